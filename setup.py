@@ -1,0 +1,160 @@
+"""Builds the native library and the two things pyproject.toml cannot express.
+
+1. ``atss_ext/.mim`` holds configs and tools, so that mmengine resolves ``atss_ext::...`` and mim finds us.
+2. A ``.pth`` file starts two small import hooks in every interpreter of the environment, because mmdet's
+   own commands need them before a config could import us: :mod:`atss_ext.compat.mmcv_finder` offers
+   ``mmcv._ext`` where nothing else does, :mod:`atss_ext.compat.config_scope` makes ``atss_ext::`` known.
+
+Environment: ``ATSS_EXT_NO_NATIVE=1`` builds without the library; ``MAX_JOBS`` bounds parallel compilation.
+"""
+
+import base64
+import hashlib
+import os
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import setuptools
+from setuptools import setup
+from setuptools.command.build_py import build_py
+from setuptools.command.editable_wheel import editable_wheel
+
+ROOT = Path(__file__).resolve().parent
+# Start-up hooks: the module of atss_ext.compat each is a copy of, by its name in site-packages.
+HOOKS = {'_atss_ext_mmcv_finder': 'mmcv_finder', '_atss_ext_config_scope': 'config_scope'}
+PTH_NAME = 'atss_ext_hooks.pth'
+# The guard keeps an interpreter start quiet when only half of the files were removed.
+PTH_LINE = 'import importlib.util as u; u.find_spec({0!r}) and __import__({0!r}).install()\n'
+MIM_CONTENT = ('configs', 'tools', 'model-index.yml')
+
+
+def check_setuptools() -> None:
+    """Names a setuptools too old to build wheels by itself; virtual environments often start with one."""
+    if tuple(int(part) for part in setuptools.__version__.split('.')[:2]) < (70, 1):
+        sys.exit(
+            f'atss_ext: setuptools {setuptools.__version__} cannot build this package; run '
+            'pip install "setuptools>=70.1,<81" first.'
+        )
+
+
+def native_extension() -> dict:
+    """setup() arguments for ``atss_ext._C``; none when the user wants no native library."""
+    if os.environ.get('ATSS_EXT_NO_NATIVE', '0') not in ('', '0'):
+        return {}
+    try:
+        from torch.utils.cpp_extension import BuildExtension, CppExtension
+    except ImportError:
+        sys.exit(
+            'atss_ext: torch is not importable in this build; install torch and torchvision first, then run '
+            'pip with --no-build-isolation, or set ATSS_EXT_NO_NATIVE=1 to do without the native library.'
+        )
+    sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'atss_ext/csrc').rglob('*.cpp'))
+    headers = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'atss_ext/csrc').rglob('*.h'))
+
+    class Build(BuildExtension):
+        """BuildExtension that names a missing compiler in one sentence."""
+
+        def build_extensions(self) -> None:
+            compiler = os.environ.get('CXX', 'cl' if sys.platform == 'win32' else 'c++')
+            if not shutil.which(compiler.split()[0]) and not shutil.which('g++'):
+                sys.exit(
+                    f'atss_ext: no C++ compiler found (looked for {compiler!r} and g++); install one '
+                    '(Debian/Ubuntu: apt-get install g++), or set ATSS_EXT_NO_NATIVE=1 to do without the '
+                    'native library.'
+                )
+            super().build_extensions()
+
+    flags = [] if sys.platform == 'win32' else ['-O3', '-ffp-contract=off']
+    extension = CppExtension(
+        'atss_ext._C',
+        sources,
+        depends=headers,
+        define_macros=[('Py_LIMITED_API', '0x030A0000')],
+        extra_compile_args={'cxx': flags},
+        py_limited_api=True,
+    )
+    return {
+        'ext_modules': [extension],
+        'cmdclass': {'build_ext': Build},
+        'options': {'bdist_wheel': {'py_limited_api': 'cp310'}},
+    }
+
+
+class BuildPy(build_py):
+    """Adds ``.mim`` and the start-up hooks to what a wheel holds; links ``.mim`` in an editable install."""
+
+    def run(self) -> None:
+        """Runs build_py, then adds the files."""
+        super().run()
+        if self.editable_mode:
+            link_mim(ROOT / 'atss_ext/.mim')
+            return
+        target = Path(self.build_lib)
+        mim = target / 'atss_ext/.mim'
+        shutil.rmtree(mim, ignore_errors=True)
+        mim.mkdir(parents=True)
+        for name in MIM_CONTENT:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+            copy(ROOT / name, mim / name)
+        for name, data in hook_files().items():
+            (target / name).write_bytes(data)
+
+
+def link_mim(mim: Path) -> None:
+    """Makes ``atss_ext/.mim`` of a source tree point at the tree's own configs and tools."""
+    mim.mkdir(exist_ok=True)
+    for name in MIM_CONTENT:
+        link = mim / name
+        if not link.is_symlink():
+            link.symlink_to(Path('../..') / name, target_is_directory=(ROOT / name).is_dir())
+
+
+def hook_files() -> dict[str, bytes]:
+    """The files of the start-up hooks, by their name in site-packages."""
+    files = {
+        f'{name}.py': (ROOT / f'atss_ext/compat/{source}.py').read_bytes() for name, source in HOOKS.items()
+    }
+    return {**files, PTH_NAME: ''.join(PTH_LINE.format(name) for name in HOOKS).encode()}
+
+
+class EditableWheel(editable_wheel):
+    """Adds the start-up hooks to an editable install and lets mmengine find ``.mim`` there.
+
+    mmengine looks for a package's configs below ``<site-packages>/<first line of top_level.txt>`` and so
+    misses every editable install (PEP 660 leaves only a link there). An absolute path in that line joins
+    to itself, which is the one remedy that patches nothing.
+    """
+
+    def run(self) -> None:
+        """Builds the editable wheel, then rewrites it."""
+        super().run()
+        for wheel in Path(self.dist_dir).glob('atss_ext-*.whl'):
+            rewrite_wheel(wheel, f'{ROOT / "atss_ext"}\natss_ext\n'.encode(), hook_files())
+
+
+def rewrite_wheel(wheel: Path, top_level: bytes, extra: dict[str, bytes]) -> None:
+    """Replaces top_level.txt in ``wheel``, adds ``extra`` files and writes a matching RECORD."""
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    record = next(name for name in files if name.endswith('.dist-info/RECORD'))
+    del files[record]
+    files[record.replace('RECORD', 'top_level.txt')] = top_level
+    files.update(extra)
+    rows = [f'{name},{_digest(data)},{len(data)}\n' for name, data in files.items()]
+    with zipfile.ZipFile(wheel, 'w', zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+        archive.writestr(record, ''.join([*rows, f'{record},,\n']))
+
+
+def _digest(data: bytes) -> str:
+    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()
+    return f'sha256={digest}'
+
+
+check_setuptools()
+arguments = native_extension()
+commands = {'build_py': BuildPy, 'editable_wheel': EditableWheel, **arguments.pop('cmdclass', {})}
+setup(cmdclass=commands, **arguments)
