@@ -1,0 +1,188 @@
+"""Adaptive training sample selection (ATSS, arXiv 1912.02424)."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from mmdet.models.task_modules import AssignResult, BboxOverlaps2D
+from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
+from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from atss_ext import ops
+from atss_ext.assigners.base import BatchAssignment, PackedGts, to_mmdet
+from atss_ext.ops.reference import box_centers, box_iof, gt_image_ids
+from atss_ext.registry import TASK_UTILS
+
+
+@TASK_UTILS.register_module()
+class ATSSAssigner:
+    """ATSS for a whole batch at once, and a drop-in for mmdet's class of the same name.
+
+    Every gt gets the ``topk`` nearest priors of every level as candidates; the mean plus the standard
+    deviation of their IoUs is its threshold; a candidate at or above it whose centre lies inside the gt is
+    positive; a prior that several gts claim goes to the one with the highest IoU (Algorithm 1).
+
+    Ties are defined: equal distance, lower prior index; equal IoU, lower gt index. A gt with a single
+    candidate has that candidate's IoU as threshold.
+
+    Args:
+        topk: k of the paper, candidates a level and anchor of a location; the paper uses 9.
+        candidates: 'per_location' takes ``topk`` x (priors at one location) a level, as the paper and its
+            code do; 'per_level' takes ``topk``, as mmdet does. They differ only with several anchors.
+        iou_calculator: any of mmdet's; the default is computed for the candidates alone.
+        ignore_iof_thr: priors with more than this share of their area in an ignore region are ignored
+            unless they become positive; <= 0 switches ignore regions off.
+        ensure_positive: give every gt at least one positive as far as priors suffice (not in the paper; see
+            :func:`atss_ext.ops.reference.ensure_positives`).
+
+    Raises:
+        ValueError: for ``topk`` < 1 or an unknown ``candidates``.
+    """
+
+    def __init__(
+        self,
+        topk: int = 9,
+        candidates: Literal['per_location', 'per_level'] = 'per_location',
+        iou_calculator: dict | Any = None,
+        ignore_iof_thr: float = -1,
+        ensure_positive: bool = False,
+    ) -> None:
+        if topk < 1:
+            raise ValueError(f'topk must be at least 1, got {topk}: the paper uses 9')
+        if candidates not in ('per_location', 'per_level'):
+            raise ValueError(f"candidates must be 'per_location' or 'per_level', got {candidates!r}")
+        self.topk = topk
+        self.candidates = candidates
+        self.iou_calculator = MMDET_TASK_UTILS.build(iou_calculator or {'type': 'BboxOverlaps2D'})
+        self.ignore_iof_thr = ignore_iof_thr
+        self.ensure_positive = ensure_positive
+
+    def assign_batch(
+        self,
+        priors: Tensor,
+        level_sizes: Sequence[int],
+        gts: PackedGts,
+        valid: Tensor | None = None,
+        priors_per_location: int = 1,
+    ) -> BatchAssignment:
+        """Assigns every prior of every image of a batch.
+
+        Args:
+            priors: [N, 4] xyxy, pixels, shared by all images; all levels one after the other.
+            level_sizes: L counts that sum to N.
+            gts: of the batch.
+            valid: [B, N] bool, False for priors that take no part (in the padding); they come back as -1.
+            priors_per_location: anchors at one location.
+
+        Returns:
+            :class:`BatchAssignment`.
+
+        Raises:
+            ValueError: when priors are not [N, 4] floats, sizes do not add up to N, ``valid`` does not
+                fit, or ``priors_per_location`` is below 1.
+        """
+        _check(priors, level_sizes, gts, valid, priors_per_location)
+        per_location = priors_per_location if self.candidates == 'per_location' else 1
+        result = ops.atss_assign(
+            priors,
+            level_sizes,
+            gts.boxes,
+            gts.offsets,
+            self.topk * per_location,
+            valid=valid,
+            ignored=self._ignored(priors, gts),
+            aligned_iou=self._aligned_iou,
+            ensure_positive=self.ensure_positive,
+        )
+        return BatchAssignment(result.assigned, result.ious)
+
+    def assign(
+        self,
+        pred_instances: InstanceData,
+        num_level_priors: Sequence[int],
+        gt_instances: InstanceData,
+        gt_instances_ignore: InstanceData | None = None,
+    ) -> AssignResult:
+        """mmdet's call for one image: same arguments and result as ``mmdet.ATSSAssigner.assign``.
+
+        Args:
+            pred_instances: with ``priors`` [N, 4] or more columns, xyxy first.
+            num_level_priors: L counts that sum to N.
+            gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
+            gt_instances_ignore: with ``bboxes``, or None.
+        """
+        priors = get_box_tensor(pred_instances.priors)[:, :4]
+        ignored = None if gt_instances_ignore is None else [gt_instances_ignore]
+        gts = PackedGts.from_instances([gt_instances], ignored)
+        per_location = 1
+        if self.candidates == 'per_location' and priors.size(0):
+            per_location = _anchors_per_location(priors, num_level_priors)
+        return to_mmdet(
+            self.assign_batch(priors, num_level_priors, gts, None, per_location), gt_instances.labels
+        )
+
+    @property
+    def _is_plain_iou(self) -> bool:
+        """Whether the calculator is mmdet's plain IoU, which ``ops`` computes itself."""
+        return type(self.iou_calculator) is BboxOverlaps2D and self.iou_calculator.dtype is None
+
+    def _ignored(self, priors: Tensor, gts: PackedGts) -> Tensor | None:
+        """[B, N] bool, priors in ignore regions; None where there are none.
+
+        An image without gts has none, as in mmdet: all its priors are background.
+        """
+        if self.ignore_iof_thr <= 0 or gts.ignore_boxes is None or gts.ignore_offsets is None:
+            return None
+        images = gt_image_ids(gts.ignore_offsets, gts.ignore_boxes.size(0))
+        boxes = gts.ignore_boxes.to(priors.dtype)
+        overlap = box_iof if self._is_plain_iou else self._calculator_iof
+        hit = ops.ignored_priors(priors, boxes, images, gts.num_images, self.ignore_iof_thr, overlap)
+        return hit & (gts.offsets.diff() > 0)[:, None]
+
+    def _calculator_iof(self, priors: Tensor, boxes: Tensor) -> Tensor:
+        return self.iou_calculator(priors, boxes, mode='iof')
+
+    def _aligned_iou(self, priors: Tensor, boxes: Tensor) -> Tensor:
+        """Overlap of prior i with box i, [n]: ours for mmdet's plain IoU, else the calculator's."""
+        if self._is_plain_iou:
+            return ops.aligned_box_iou(priors, boxes)
+        calculator = self.iou_calculator
+        if 'is_aligned' in inspect.signature(calculator).parameters:
+            return calculator(priors, boxes, is_aligned=True)
+        pairs = zip(priors.unsqueeze(1), boxes.unsqueeze(1), strict=True)
+        return torch.cat([calculator(prior, box)[0] for prior, box in pairs])
+
+
+def _anchors_per_location(priors: Tensor, level_sizes: Sequence[int]) -> int:
+    """How many priors share the first location's centre, in the first level that has any.
+
+    mmdet's call does not say. Priors of one location are neighbours in mmdet's order; their centres agree
+    up to rounding.
+    """
+    # Levels without priors hold no place: the first prior opens the first level that has any.
+    level = priors[: next(size for size in level_sizes if size)].float()
+    centers = box_centers(level)
+    same = (centers - centers[0]).abs().amax(1) < 1e-3 * (level[0, 2:] - level[0, :2]).amax().clamp(min=1)
+    return int(same.long().cumprod(0).sum().clamp(min=1))
+
+
+def _check(
+    priors: Tensor, level_sizes: Sequence[int], gts: PackedGts, valid: Tensor | None, priors_per_location: int
+) -> None:
+    """Refuses what would otherwise fail far from its cause."""
+    if priors.dim() != 2 or priors.size(1) != 4 or not priors.is_floating_point():
+        raise ValueError(f'priors must be a float tensor [N, 4], got {priors.dtype} {tuple(priors.shape)}')
+    if sum(level_sizes) != priors.size(0):
+        raise ValueError(
+            f'level sizes {list(level_sizes)} add up to {sum(level_sizes)}, but there are {priors.size(0)} '
+            'priors: pass the number of priors of every level'
+        )
+    if valid is not None and tuple(valid.shape) != (gts.num_images, priors.size(0)):
+        raise ValueError(
+            f'valid must be [{gts.num_images}, {priors.size(0)}] (images, priors), got {tuple(valid.shape)}'
+        )
+    if priors_per_location < 1:
+        raise ValueError(f'priors_per_location must be at least 1, got {priors_per_location}')
