@@ -1,0 +1,42 @@
+# make demo, make test: each is enough on a fresh machine (Python 3.10-3.12, a C++ compiler, pip).
+#   make demo VENV=            use the active environment instead of .venv
+#   make demo PYTHON=python3.11
+VENV ?= .venv
+PYTHON ?= python3
+ARGS ?=
+
+ifeq ($(strip $(VENV)),)
+RUN := $(PYTHON)
+else
+RUN := $(VENV)/bin/python
+endif
+
+.PHONY: demo test lint format env clean
+
+demo: EXTRAS := mmdet
+demo: env
+	@$(RUN) tools/demo.py $(ARGS)
+
+test: EXTRAS := mmdet,dev
+test: env
+	@$(RUN) -m pytest $(ARGS)
+
+lint: EXTRAS := mmdet,dev
+lint: env
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+	@find atss_ext/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(RUN) -m clang_format --dry-run -Werror
+
+format: EXTRAS := mmdet,dev
+format: env
+	@$(RUN) -m ruff check --fix --quiet .
+	@$(RUN) -m ruff format --quiet .
+	@find atss_ext/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(RUN) -m clang_format -i
+
+env:
+	@command -v $(PYTHON) >/dev/null || { echo "atss_ext: $(PYTHON) is not installed; install Python 3.10, 3.11 or 3.12, or name one, as in: make demo PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) tools/setup_env.py --venv "$(VENV)" --extras "$(EXTRAS)"
+
+clean:
+	rm -rf build dist *.egg-info atss_ext/_C*.so

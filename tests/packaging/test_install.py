@@ -1,0 +1,206 @@
+"""A built wheel and an editable install, each in an environment of its own, used through mmdet's commands."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SITES = [path for path in sys.path if path.endswith('site-packages')]
+
+
+def run(command: list, cwd: Path, **environment: str) -> str:
+    """Runs a command that must succeed; its output."""
+    result = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, 'PYTHONPATH': '', 'OMP_NUM_THREADS': '1', **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stdout[-4000:]
+    return result.stdout
+
+
+def new_environment(folder: Path) -> Path:
+    """An environment that sees this one's packages but none of its start-up files; its interpreter."""
+    run([sys.executable, '-m', 'venv', folder], folder.parent)
+    site = next(folder.glob('lib/python*/site-packages'))
+    # Plain paths: their .pth files (our own import finder among them) are not read there.
+    (site / 'below.pth').write_text('\n'.join(SITES) + '\n')
+    for name in ('setuptools', 'pkg_resources', '_distutils_hack'):
+        for stale in site.glob(f'{name}*'):
+            run(
+                [sys.executable, '-c', 'import shutil, sys; shutil.rmtree(sys.argv[1])', stale], folder.parent
+            )
+    (site / 'distutils-precedence.pth').unlink(missing_ok=True)
+    return folder / 'bin/python'
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory) -> Path:
+    target = tmp_path_factory.mktemp('wheel')
+    pip = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-build-isolation', '--no-deps', '-w', target, '.']
+    run(pip, ROOT)
+    return next(target.glob('*.whl'))
+
+
+@pytest.fixture(scope='module', params=['wheel', 'editable'])
+def python(request, tmp_path_factory) -> Path:
+    """An interpreter whose environment has atss_ext installed in one of the two ways."""
+    interpreter = new_environment(tmp_path_factory.mktemp('environment') / request.param)
+    what = [request.getfixturevalue('wheel')] if request.param == 'wheel' else ['-e', ROOT]
+    run([interpreter, '-m', 'pip', 'install', '-q', '--no-build-isolation', '--no-deps', *what], ROOT.parent)
+    return interpreter
+
+
+def test_wheel_content(wheel):
+    assert '-cp310-abi3-' in wheel.name
+    names = zipfile.ZipFile(wheel).namelist()
+    for name in (
+        'atss_ext/.mim/configs/atss/atss_r50_fpn_1x_coco.py',
+        'atss_ext/.mim/tools/train.py',
+        'atss_ext/.mim/model-index.yml',
+        'atss_ext/_C.abi3.so',
+        'atss_ext/py.typed',
+        '_atss_ext_mmcv_finder.py',
+        '_atss_ext_config_scope.py',
+        'atss_ext_hooks.pth',
+    ):
+        assert name in names, name
+    assert not [name for name in names if name.startswith(('tests/', 'configs/', 'tools/'))]
+
+
+def test_mmdet_imports_without_naming_us(python, tmp_path):
+    code = (
+        'import sys, mmdet.models, mmcv.ops, torch; '
+        'boxes = torch.tensor([[0., 0, 9, 9], [0, 0, 9, 8], [20, 20, 30, 30]]); '
+        'print(mmcv.ops.nms(boxes, torch.tensor([.5, .9, .1]), 0.5)[1].tolist())'
+    )
+    assert run([python, '-W', 'ignore', '-c', code], tmp_path).strip().endswith('[1, 2]')
+
+
+def test_off_switch(python, tmp_path):
+    result = subprocess.run(
+        [python, '-c', 'import mmcv.ops'],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': '', 'ATSS_EXT_NO_MMCV_FINDER': '1'},
+        capture_output=True,
+        text=True,
+    )
+    assert "No module named 'mmcv._ext'" in result.stderr
+
+
+def test_start_up_stays_light(python, tmp_path):
+    heavy = ('torch', 'mmcv', 'mmengine', 'atss_ext')
+    code = f'import sys; print([m for m in sys.modules if m.split(".")[0] in {heavy}])'
+    assert run([python, '-c', code], tmp_path).strip() == '[]'
+
+
+@pytest.mark.parametrize('switch', ['0', '1'])
+def test_configs_resolve_from_another_folder(python, tmp_path, switch):
+    """Also with the mmcv part switched off: mmengine must know the scope before anything imports us."""
+    (tmp_path / 'mine.py').write_text("_base_ = 'atss_ext::atss/atss_r101_fpn_1x_coco.py'\n")
+    code = (
+        "from mmengine.config import Config; c = Config.fromfile('mine.py'); "
+        'm = c.model; '
+        'print(m.bbox_head.type, m.train_cfg.assigner.type, m.backbone.depth, c.train_cfg.max_epochs)'
+    )
+    out = run([python, '-W', 'ignore', '-c', code], tmp_path, ATSS_EXT_NO_MMCV_FINDER=switch)
+    assert out.split() == ['atss_ext.ATSSHead', 'atss_ext.ATSSAssigner', '101', '12']
+
+
+def test_config_scope_off_switch(python, tmp_path):
+    code = "from mmengine.config.utils import MODULE2PACKAGE as known; print('atss_ext' in known)"
+    assert run([python, '-W', 'ignore', '-c', code], tmp_path).strip() == 'True'
+    out = run([python, '-W', 'ignore', '-c', code], tmp_path, ATSS_EXT_NO_CONFIG_SCOPE='1')
+    assert out.strip() == 'False'
+
+
+def write_tiny_coco(root: Path) -> None:
+    """Four 64x64 images with a bright square each."""
+    import cv2
+
+    images, annotations = [], []
+    for i in range(4):
+        picture = np.full((64, 64, 3), 40, np.uint8)
+        picture[10 + i : 40 + i, 8:38] = 220
+        cv2.imwrite(str(root / f'{i}.png'), picture)
+        images.append({'id': i, 'file_name': f'{i}.png', 'width': 64, 'height': 64})
+        box = [8, 10 + i, 30, 30]
+        annotations.append(
+            {
+                'id': i,
+                'image_id': i,
+                'category_id': 1,
+                'bbox': box,
+                'area': 900,
+                'iscrowd': 0,
+                'segmentation': [],
+            }
+        )
+    document = {'images': images, 'annotations': annotations, 'categories': [{'id': 1, 'name': 'square'}]}
+    (root / 'train.json').write_text(json.dumps(document))
+
+
+TINY_CONFIG = """
+_base_ = 'atss_ext::atss/atss_r50_fpn_1x_coco.py'
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=32),
+    backbone=dict(depth=18, base_channels=8, frozen_stages=-1, norm_eval=False, init_cfg=None),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=64),
+    bbox_head=dict(num_classes=1, in_channels=64, feat_channels=64, stacked_convs=1),
+    test_cfg=dict(score_thr=0.0),
+)
+pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=(64, 64)),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+dataset = dict(
+    type='CocoDataset', data_root='.', ann_file='train.json', data_prefix=dict(img=''),
+    metainfo=dict(classes=('square',)), pipeline=pipeline, backend_args=None)
+train_dataloader = dict(
+    batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(_delete_=True, **dataset))
+val_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(_delete_=True, test_mode=True, **dataset))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file='train.json')
+test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=1)
+"""
+
+
+def test_mmdets_own_commands_train_and_test(python, tmp_path):
+    """mmdet's tools/train.py and `mim train mmdet` run our configs, without a word about us on the way."""
+    write_tiny_coco(tmp_path)
+    (tmp_path / 'tiny.py').write_text(TINY_CONFIG)
+    code = 'import mmdet, os; print(os.path.join(os.path.dirname(mmdet.__file__), ".mim", "tools"))'
+    tools = Path(run([python, '-W', 'ignore', '-c', code], tmp_path).strip())
+    out = run([python, '-W', 'ignore', tools / 'train.py', 'tiny.py', '--work-dir', 'work'], tmp_path)
+    assert (tmp_path / 'work/epoch_1.pth').exists()
+    assert 'coco/bbox_mAP' in out
+    mim = [python, '-W', 'ignore', '-m', 'mim']
+    out = run([*mim, 'test', 'mmdet', 'tiny.py', '--checkpoint', 'work/epoch_1.pth', '--gpus', '0'], tmp_path)
+    assert 'coco/bbox_mAP' in out
+    out = run([*mim, 'train', 'mmdet', 'tiny.py', '--gpus', '0', '--work-dir', 'by_mim'], tmp_path)
+    assert (tmp_path / 'by_mim/epoch_1.pth').exists()
+
+
+def test_uninstall_leaves_nothing(wheel, tmp_path):
+    interpreter = new_environment(tmp_path / 'environment')
+    site = next((tmp_path / 'environment').glob('lib/python*/site-packages'))
+    before = {path.name for path in site.iterdir()}
+    pip = [interpreter, '-m', 'pip']
+    run([*pip, 'install', '-q', '--no-deps', wheel], tmp_path)
+    assert 'atss_ext_hooks.pth' in {path.name for path in site.iterdir()}
+    run([*pip, 'uninstall', '-q', '-y', 'atss_ext'], tmp_path)
+    assert {path.name for path in site.iterdir()} - {'__pycache__'} == before - {'__pycache__'}
