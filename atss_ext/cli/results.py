@@ -1,0 +1,68 @@
+"""Detections written as COCO results."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmdet.structures.mask import encode_mask_results
+from mmengine.evaluator import BaseMetric
+
+
+class DumpCocoResults(BaseMetric):
+    """Write detections in COCO's result format: readable by pycocotools, and safe to load.
+
+    Args:
+        path: the JSON file.
+        category_ids: the category id of each label, in the order of the labels.
+
+    One entry a detection: ``{image_id, category_id, bbox: [x, y, width, height], score}`` in
+    pixels of the original image, and ``segmentation`` (run lengths) where the model makes masks.
+    """
+
+    def __init__(self, path: str, category_ids: Sequence[int]) -> None:
+        super().__init__(prefix='dump')
+        self.path = Path(path)
+        self.category_ids = list(category_ids)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Take the detections of a batch; one result an image, so that padded images can be dropped."""
+        for sample in data_samples:
+            self.results.append(coco_results(sample['img_id'], sample['pred_instances'], self.category_ids))
+
+    def compute_metrics(self, results: list[list[dict[str, Any]]]) -> dict[str, float]:
+        """Write the file, on the main process."""
+        entries = [entry for image in results for entry in image]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(entries), encoding='utf-8')
+        return {}
+
+
+def coco_results(image_id: Any, detections: Any, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the COCO results of one image.
+
+    Args:
+        image_id: its id.
+        detections: a mapping with ``bboxes`` [N, 4] (x1, y1, x2, y2), ``scores`` [N], ``labels`` [N]
+            and perhaps ``masks`` [N, H, W].
+        category_ids: the category id of each label.
+    """
+    boxes = detections['bboxes'].cpu().double()
+    boxes[:, 2:] -= boxes[:, :2]
+    masks = _run_lengths(detections['masks']) if 'masks' in detections else None
+    entries = []
+    rows = zip(boxes.tolist(), detections['scores'].tolist(), detections['labels'].tolist(), strict=True)
+    for index, (box, score, label) in enumerate(rows):
+        entry = {'image_id': image_id, 'category_id': category_ids[label], 'bbox': box, 'score': score}
+        if masks is not None:
+            entry['segmentation'] = masks[index]
+        entries.append(entry)
+    return entries
+
+
+def _run_lengths(masks: Any) -> list[dict[str, Any]]:
+    encoded = encode_mask_results(masks.cpu().numpy()) if hasattr(masks, 'cpu') else masks
+    return [
+        {**mask, 'counts': mask['counts'].decode() if isinstance(mask['counts'], bytes) else mask['counts']}
+        for mask in encoded
+    ]

@@ -1,0 +1,125 @@
+"""Test a detector: mmdet's command with mmdet's options, and errors in one sentence."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+# First: it lets mmdet run without a compiled mmcv.
+import atss_ext  # noqa: F401
+
+# isort: split
+from mmdet.evaluation import DumpDetResults
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from atss_ext.cli import UserError, base_parser, build_runner, load_config, note, run_tool
+from atss_ext.cli.preflight import check_data, iter_leaves
+from atss_ext.cli.results import DumpCocoResults
+from atss_ext.cli.runner import require, require_checkpoint
+
+PICKLES = ('.pkl', '.pickle')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = base_parser('Test a detector')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--out',
+        help="write the detections: .json in COCO's result format, .pkl as mmdet's tools read them",
+    )
+    parser.add_argument('--show', action='store_true', help='show detections in a window')
+    parser.add_argument(
+        '--show-dir', help='folder for pictures of the detections, below work_dir/<time of the run>'
+    )
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows a picture')
+    parser.add_argument(
+        '--tta', action='store_true', help="test-time augmentation: the config's, or flipping"
+    )
+    args = parser.parse_args(argv)
+    if args.out and not args.out.endswith(('.json', *PICKLES)):
+        raise UserError(f'--out {args.out}: the name has to end in .json (COCO results) or .pkl (for mmdet)')
+    return args
+
+
+def show_detections(cfg: Config, args: argparse.Namespace) -> None:
+    """Turn on the config's visualization hook.
+
+    Raises:
+        UserError: it has none.
+    """
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if hook is None:
+        raise UserError(
+            f'--show and --show-dir: config {args.config} has no default_hooks.visualization; add '
+            "visualization=dict(type='DetVisualizationHook')"
+        )
+    hook.draw = True
+    if args.show:
+        hook.show = True
+        hook.wait_time = args.wait_time
+    if args.show_dir:
+        hook.test_out_dir = args.show_dir
+
+
+def use_tta(cfg: Config) -> None:
+    """Wrap the model for test-time augmentation; by default each image is seen flipped too."""
+    # The datasets inside wrappers are those whose pipelines load images.
+    datasets = list(iter_leaves(cfg.test_dataloader.dataset))
+    if 'tta_model' not in cfg:
+        note('--tta: the config has no tta_model; flipped views are merged by NMS at IoU 0.5')
+        nms: dict[str, Any] = {'type': 'nms', 'iou_threshold': 0.5}
+        cfg.tta_model = {'type': 'DetTTAModel', 'tta_cfg': {'nms': nms, 'max_per_img': 100}}
+    if 'tta_pipeline' not in cfg:
+        *steps, pack = deepcopy(list(datasets[0].pipeline))
+        keys = pack.get('meta_keys', ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+        flips = [{'type': 'RandomFlip', 'prob': 1.0}, {'type': 'RandomFlip', 'prob': 0.0}]
+        pack.meta_keys = tuple(dict.fromkeys((*keys, 'flip', 'flip_direction')))
+        cfg.tta_pipeline = [*steps, {'type': 'TestTimeAug', 'transforms': [flips, [pack]]}]
+    cfg.model = {**cfg.tta_model, 'module': cfg.model}
+    for dataset in datasets:
+        dataset.pipeline = cfg.tta_pipeline
+
+
+def add_output(runner: Runner, path: str) -> None:
+    """Write the detections while testing.
+
+    Raises:
+        UserError: JSON for a dataset without COCO category ids.
+    """
+    if path.endswith(PICKLES):
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=path))
+        return
+    evaluator = runner.test_evaluator
+    category_ids = getattr(runner.test_dataloader.dataset, 'cat_ids', None)
+    if category_ids is None:
+        kind = type(runner.test_dataloader.dataset).__name__
+        raise UserError(f'--out {path}: {kind} has no COCO category ids; write a .pkl file instead')
+    evaluator.metrics.append(DumpCocoResults(path, category_ids))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Test."""
+    args = parse_args(argv)
+    setup_cache_size_limit_of_dynamo()
+    cfg = load_config(args)
+    require(cfg, 'model', 'test_dataloader', 'test_evaluator', 'test_cfg')
+    require_checkpoint(args.checkpoint)
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.show or args.show_dir:
+        show_detections(cfg, args)
+    check_data(cfg, 'test_dataloader')
+    if args.tta:
+        use_tta(cfg)
+    runner = build_runner(cfg, args.cfg_options)
+    if args.out:
+        add_output(runner, args.out)
+    runner.test()
+
+
+if __name__ == '__main__':
+    sys.exit(run_tool(main))
