@@ -48,13 +48,13 @@ class PackedGts:
     def from_instances(
         cls,
         gts: Sequence[InstanceData],
-        ignored: Sequence[InstanceData] | None = None,
+        ignored: Sequence[InstanceData | None] | None = None,
     ) -> 'PackedGts':
         """Packs mmdet's per-image instances; lengths are known to the host, so nothing is read back.
 
         Args:
             gts: B instances with ``bboxes`` ([M, 4] tensor or HorizontalBoxes) and ``labels`` [M].
-            ignored: B instances with ``bboxes``, or None.
+            ignored: B instances with ``bboxes`` (None for an image without), or None.
 
         Raises:
             ValueError: for a batch of no images, and for NaN, infinite or inverted boxes (named).
@@ -64,9 +64,10 @@ class PackedGts:
         boxes, offsets = _pack([get_box_tensor(instance.bboxes) for instance in gts])
         check_boxes(boxes, offsets, 'gt')
         labels = torch.cat([instance.labels for instance in gts])
-        if ignored is None or not any(len(instance.bboxes) for instance in ignored):
+        regions = [boxes[:0] if i is None else get_box_tensor(i.bboxes) for i in ignored or ()]
+        if not any(map(len, regions)):
             return cls(boxes, labels, offsets)
-        ignore_boxes, ignore_offsets = _pack([get_box_tensor(instance.bboxes) for instance in ignored])
+        ignore_boxes, ignore_offsets = _pack(regions)
         check_boxes(ignore_boxes, ignore_offsets, 'ignore')
         return cls(boxes, labels, offsets, ignore_boxes, ignore_offsets)
 

@@ -231,6 +231,11 @@ def test_ignore_regions_equal_mmdet():
     assert with_regions != losses_and_gradients(ours, (8, 6))[0]['loss_cls'][0]
 
 
+def test_images_without_ignored_instances():
+    """Samples that carry none reach mmdet's head as None each; ours must not stumble over them."""
+    assert_same_step(*pair_of_heads(), (8, 6), [None, None])
+
+
 def test_predictions_equal_mmdet():
     ours, theirs = pair_of_heads()
     for head in (ours, theirs):
