@@ -1,0 +1,145 @@
+"""Every command of the README runs: as it stands, or with options appended that make it small."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmdet.datasets import CocoDataset
+from mmengine.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+COCO_CONFIG = 'configs/atss/atss_r50_fpn_1x_coco.py'
+WORK_DIR = 'work_dirs/atss_r50_fpn_1x_coco'
+
+# A ResNet-18 of 8 channels on 64x64 images instead of what the config says.
+SMALL = [
+    '--cfg-options',
+    'model.backbone.depth=18',
+    'model.backbone.base_channels=8',
+    'model.backbone.frozen_stages=-1',
+    'model.backbone.init_cfg=None',
+    'model.neck.in_channels=[8,16,32,64]',
+    'model.neck.out_channels=64',
+    'model.bbox_head.in_channels=64',
+    'model.bbox_head.feat_channels=64',
+    'model.bbox_head.stacked_convs=1',
+    'model.test_cfg.score_thr=0.0',
+    'train_pipeline.2.scale=(64,64)',
+    'train_dataloader.dataset.pipeline.2.scale=(64,64)',
+    'val_dataloader.dataset.pipeline.1.scale=(64,64)',
+    'test_dataloader.dataset.pipeline.1.scale=(64,64)',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+    'test_dataloader.num_workers=0',
+    'test_dataloader.persistent_workers=False',
+    'train_cfg.max_epochs=1',
+]
+TINY_DEMO = 'ARGS=--epochs 1 --train-images 16 --val-images 8 --work-dir {tmp}/demo --data-root {tmp}/shapes'
+IN_THIS_ENVIRONMENT = ['VENV=', f'PYTHON={sys.executable}']
+
+# README line -> what is appended here; in this order, because later commands use what earlier ones wrote.
+COMMANDS: dict[str, list[str]] = {
+    'make demo': [*IN_THIS_ENVIRONMENT, TINY_DEMO],
+    'make test': [*IN_THIS_ENVIRONMENT, 'ARGS=-q tests/ops/test_native.py'],
+    'make lint': IN_THIS_ENVIRONMENT,
+    'pip install torch torchvision "setuptools>=70.1,<81" ninja': ['--dry-run'],
+    'pip install --no-build-isolation -e ".[mmdet]"': ['--dry-run'],
+    f'python tools/train.py {COCO_CONFIG} --amp --auto-scale-lr': SMALL,
+    f'python tools/train.py {COCO_CONFIG} --resume': SMALL,
+    f'python tools/test.py {COCO_CONFIG} {WORK_DIR}/epoch_12.pth --out detections.json': SMALL,
+    f'tools/dist_train.sh {COCO_CONFIG} 8': SMALL,
+    f'python tools/analysis/check_config.py {COCO_CONFIG}': [],
+    f'mim train mmdet {COCO_CONFIG}': ['--gpus', '0', *SMALL],
+}
+AT_ROOT = ('make', 'pip')
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r'```bash\n(.*?)```', (ROOT / 'README.md').read_text(), flags=re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith('#')]
+
+
+def test_no_command_of_the_readme_goes_untried():
+    assert sorted(readme_commands()) == sorted(COMMANDS)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> Path:
+    """A working directory as the README assumes it: configs, tools and a tiny data/coco."""
+    folder = tmp_path_factory.mktemp('readme')
+    (folder / 'configs').symlink_to(ROOT / 'configs')
+    (folder / 'tools').symlink_to(ROOT / 'tools')
+    coco = folder / 'data/coco'
+    (coco / 'annotations').mkdir(parents=True)
+    categories = [{'id': i + 1, 'name': name} for i, name in enumerate(CocoDataset.METAINFO['classes'])]
+    for split in ('train2017', 'val2017'):
+        (coco / split).mkdir()
+        images, annotations = [], []
+        for i in range(4):
+            picture = np.full((64, 64, 3), 30, np.uint8)
+            picture[8:40, 10 + i : 50] = 200
+            cv2.imwrite(str(coco / split / f'{i}.jpg'), picture)
+            images.append({'id': i, 'file_name': f'{i}.jpg', 'width': 64, 'height': 64})
+            box = [10 + i, 8, 40 - i, 32]
+            area = box[2] * box[3]
+            fields = {'id': i + 1, 'image_id': i, 'category_id': 3, 'bbox': box, 'area': area}
+            annotations.append({**fields, 'iscrowd': 0, 'segmentation': []})
+        document = {'images': images, 'annotations': annotations, 'categories': categories}
+        (coco / f'annotations/instances_{split}.json').write_text(json.dumps(document))
+    return folder
+
+
+def run(line: str, folder: Path) -> subprocess.CompletedProcess:
+    extra = [part.format(tmp=folder) if part.startswith('ARGS') else part for part in COMMANDS[line]]
+    words = shlex.split(line)
+    words = [sys.executable, *words[1:]] if words[0] == 'python' else words
+    words = [sys.executable, '-m', *words] if words[0] in ('pip', 'mim') else words
+    words = [*words[:-1], '2'] if words[0].startswith('tools/dist') else words  # two cores, not eight GPUs
+    # The scripts call `python`, as in an activated environment.
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    return subprocess.run(
+        [*words, *extra],
+        cwd=ROOT if line.startswith(AT_ROOT) else folder,
+        env={**os.environ, 'PATH': path, 'OMP_NUM_THREADS': '1'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+
+
+def test_commands_run_and_do_what_they_say(folder):
+    outputs = {}
+    work = folder / WORK_DIR
+    for line in COMMANDS:
+        result = run(line, folder)
+        assert result.returncode == 0, f'{line}\n{result.stdout[-4000:]}'
+        outputs[line] = result.stdout
+        if (work / 'epoch_1.pth').exists() and not (work / 'epoch_12.pth').exists():
+            shutil.copy(work / 'epoch_1.pth', work / 'epoch_12.pth')
+    summary = json.loads((folder / 'demo/summary.json').read_text())
+    assert summary['images'] == 8
+    assert re.search(r'\d+ passed', outputs['make test'])
+    detections = json.loads((folder / 'detections.json').read_text())
+    assert {row['image_id'] for row in detections} <= {0, 1, 2, 3}
+    assert 'Training finished successfully' in outputs[f'mim train mmdet {COCO_CONFIG}']
+    checked = outputs[f'python tools/analysis/check_config.py {COCO_CONFIG}']
+    assert 'atss_ext.ATSSHead' in checked
+
+
+def test_the_config_of_the_readme_is_the_shipped_one(tmp_path):
+    snippet = re.search(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), flags=re.DOTALL).group(1)
+    (tmp_path / 'snippet.py').write_text(snippet)
+    written = Config.fromfile(tmp_path / 'snippet.py').model
+    assert written == Config.fromfile(ROOT / COCO_CONFIG).model
