@@ -62,7 +62,7 @@ class ShapesSpec:
     empty_fraction: float = 0.04
     clutter: int = 5
     min_visible: float = 0.75
-    rotation: float = 30.0
+    rotation: float = 15.0
     skew: float = 0.0
     realism: float = 1.0
 

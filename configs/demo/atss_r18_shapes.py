@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/models/atss_r18_small.py',
 ]
 
-max_epochs = 8
+max_epochs = 7
 
 model = dict(
     # Half as wide as usual: a third of the time an image, so that there is time for three times as many.
@@ -16,13 +16,13 @@ model = dict(
     test_cfg=dict(score_thr=0.001),
 )
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=3)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=5e-3, weight_decay=0.05, fused=True),
+    optimizer=dict(type='AdamW', lr=4e-3, weight_decay=0.05, fused=True),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
     clip_grad=dict(max_norm=10.0),
 )

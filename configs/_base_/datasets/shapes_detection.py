@@ -1,11 +1,13 @@
 # The shapes world as tools/demo.py and tools/datasets/make_shapes.py write it.
 data_root = 'data/shapes/'
 image_scale = (256, 192)  # as drawn
+# Trained smaller, tested as drawn: half the time an image, and a slightly better AP than testing it small.
+train_scale = (192, 144)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=image_scale, keep_ratio=True),
+    dict(type='Resize', scale=train_scale, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5, direction=['horizontal', 'vertical']),
     dict(type='PackDetInputs'),
 ]
