@@ -11,6 +11,9 @@ else
 RUN := $(VENV)/bin/python
 endif
 
+CLANG_FORMAT := $(RUN) -c 'import clang_format; raise SystemExit(clang_format.clang_format())'
+NATIVE := $(shell find atss_ext/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+
 .PHONY: demo test lint format env clean
 
 demo: EXTRAS := mmdet
@@ -26,13 +29,13 @@ lint: env
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
-	@find atss_ext/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(RUN) -m clang_format --dry-run -Werror
+	@$(CLANG_FORMAT) --dry-run -Werror $(NATIVE)
 
 format: EXTRAS := mmdet,dev
 format: env
 	@$(RUN) -m ruff check --fix --quiet .
 	@$(RUN) -m ruff format --quiet .
-	@find atss_ext/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(RUN) -m clang_format -i
+	@$(CLANG_FORMAT) -i $(NATIVE)
 
 env:
 	@command -v $(PYTHON) >/dev/null || { echo "atss_ext: $(PYTHON) is not installed; install Python 3.10, 3.11 or 3.12, or name one, as in: make demo PYTHON=python3.11" >&2; exit 2; }
