@@ -48,7 +48,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='of all results')
     parser.add_argument('--data-root', type=Path, default=Path('data/shapes'), help='of the drawn images')
     parser.add_argument('--epochs', type=_positive, help="the default is the config's")
-    parser.add_argument('--train-images', type=_positive, default=1000)
+    parser.add_argument('--train-images', type=_positive, default=800)
     parser.add_argument('--val-images', type=_positive, default=200)
     parser.add_argument('--seed', type=_natural, default=0, help='of the world and of the training')
     parser.add_argument('--cpu-threads', type=_positive, help="the default is torch's choice")

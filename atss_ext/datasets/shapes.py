@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from atss_ext.datasets import shapes_drawing as drawing
 
 _PLACING_TRIES = 12
-_SIZE_POWER = 0.8
+_SIZE_POWER = 0.7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +52,8 @@ class ShapesSpec:
 
     width: int = 256
     height: int = 192
-    colours: tuple[str, ...] = ('red', 'green', 'blue')
-    shapes: tuple[str, ...] = ('circle', 'square', 'triangle')
+    colours: tuple[str, ...] = ('red', 'green', 'blue', 'yellow')
+    shapes: tuple[str, ...] = ('circle', 'triangle')
     patterns: tuple[str, ...] = ('plain',)
     min_objects: int = 1
     max_objects: int = 8

@@ -5,18 +5,18 @@ _base_ = [
     '../_base_/models/atss_r18_small.py',
 ]
 
-max_epochs = 7
+max_epochs = 5
 
 model = dict(
     # Half as wide as usual: a third of the time an image, so that there is time for three times as many.
     backbone=dict(base_channels=32, stem_channels=32),
     neck=dict(in_channels=[32, 64, 128, 256]),
-    bbox_head=dict(num_classes=9, norm_cfg=dict(type='BN', requires_grad=True)),
+    bbox_head=dict(num_classes=8, norm_cfg=dict(type='BN', requires_grad=True)),
     # Low scores cost nothing in AP and may gain some.
     test_cfg=dict(score_thr=0.001),
 )
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=3)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

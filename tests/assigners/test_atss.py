@@ -184,7 +184,10 @@ def test_custom_iou_calculator_equals_mmdet(calculator):
 
 
 def test_iou_calculator_from_config():
-    config = {'type': 'ATSSAssigner', 'iou_calculator': {'type': 'mmdet.BboxOverlaps2D', 'scale': 2.0}}
+    config = {
+        'type': 'atss_ext.ATSSAssigner',
+        'iou_calculator': {'type': 'mmdet.BboxOverlaps2D', 'scale': 2.0},
+    }
     assert TASK_UTILS.build(config).iou_calculator.scale == 2.0
 
 

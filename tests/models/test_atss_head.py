@@ -10,6 +10,7 @@ from mmengine.structures import InstanceData
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from atss_ext.assigners import PackedGts
+from atss_ext.models.dense_heads import ATSSHead
 from atss_ext.models.dense_heads.prior_validity import valid_priors
 from atss_ext.registry import MODELS
 
@@ -79,7 +80,10 @@ def pair_of_heads(assigner=None, **overrides):
     theirs = MMDET_MODELS.build({'type': 'mmdet.ATSSHead', **head_config(**overrides)})
     theirs.init_weights()
     assigner = assigner or {'type': 'atss_ext.ATSSAssigner', 'topk': 9, 'candidates': 'per_level'}
-    ours = MODELS.build({'type': 'ATSSHead', **head_config(**overrides, **{'train_cfg.assigner': assigner})})
+    ours = MODELS.build(
+        {'type': 'atss_ext.ATSSHead', **head_config(**overrides, **{'train_cfg.assigner': assigner})}
+    )
+    assert type(ours) is ATSSHead  # whatever default scope an earlier test left behind
     ours.load_state_dict(theirs.state_dict())
     return ours, theirs
 
@@ -319,4 +323,4 @@ def test_priors_are_cached_per_feature_shape():
 
 def test_encoded_regression_is_refused():
     with pytest.raises(ValueError, match='reg_decoded_bbox=False'):
-        MODELS.build({'type': 'ATSSHead', **head_config(), 'reg_decoded_bbox': False})
+        MODELS.build({'type': 'atss_ext.ATSSHead', **head_config(), 'reg_decoded_bbox': False})
