@@ -3,8 +3,16 @@ import random
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 import atss_ext  # noqa: F401  (offers mmcv._ext to the tests also where no .pth file was installed)
+
+
+@pytest.fixture(autouse=True)
+def isolated_default_scope():
+    """mmengine keeps the scope a test chose for the rest of the process; the next test starts without."""
+    yield
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True)

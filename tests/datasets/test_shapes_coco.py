@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope
 from pycocotools.coco import COCO
 
 from atss_ext.datasets import ShapesDataset, ShapesSpec, draw_scene, shapes_metainfo, split_seed, write_coco
@@ -168,18 +169,19 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument
 
 
 def dataset(folder, **arguments):
-    return ShapesDataset(
-        ann_file=str(folder / 'annotations.json'),
-        data_prefix={'img': str(folder / 'images')},
-        test_mode=True,
-        metainfo=arguments.pop('metainfo', shapes_metainfo(SMALL)),
-        pipeline=[
-            {'type': 'mmdet.LoadImageFromFile'},
-            {'type': 'mmdet.LoadAnnotations', 'with_bbox': True, 'with_mask': True},
-            {'type': 'mmdet.PackDetInputs'},
-        ],
-        **arguments,
-    )
+    with DefaultScope.overwrite_default_scope('mmdet'):  # whatever an earlier test left behind
+        return ShapesDataset(
+            ann_file=str(folder / 'annotations.json'),
+            data_prefix={'img': str(folder / 'images')},
+            test_mode=True,
+            metainfo=arguments.pop('metainfo', shapes_metainfo(SMALL)),
+            pipeline=[
+                {'type': 'LoadImageFromFile'},
+                {'type': 'LoadAnnotations', 'with_bbox': True, 'with_mask': True},
+                {'type': 'PackDetInputs'},
+            ],
+            **arguments,
+        )
 
 
 def test_mmdet_loads_boxes_labels_and_masks(written):

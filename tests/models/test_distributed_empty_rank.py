@@ -21,7 +21,8 @@ def _head():
 
     torch.manual_seed(5)
     config = {
-        'type': 'atss_ext.ATSSHead', 'num_classes': 3, 'in_channels': 8, 'feat_channels': 8, 'stacked_convs': 1,
+        'type': 'atss_ext.ATSSHead', 'num_classes': 3,
+        'in_channels': 8, 'feat_channels': 8, 'stacked_convs': 1,
         'norm_cfg': {'type': 'GN', 'num_groups': 4, 'requires_grad': True},
         'anchor_generator': {
             'type': 'AnchorGenerator', 'ratios': [1.0], 'octave_base_scale': 8, 'scales_per_octave': 1,
