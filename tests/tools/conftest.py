@@ -39,6 +39,19 @@ def run_tool():
     return run
 
 
+def forget_runs() -> None:
+    """Let mmengine forget the runs of this process.
+
+    It names a run by the second it starts in, and hands the second of two the logger of the first, whose
+    stream pytest has closed by then.
+    """
+    from mmengine.logging import MessageHub, MMLogger
+    from mmengine.visualization import Visualizer
+
+    for kind in (MMLogger, MessageHub, Visualizer, *Visualizer.__subclasses__()):
+        kind._instance_dict.clear()
+
+
 @pytest.fixture
 def in_process(tmp_path, monkeypatch, capfd):
     """Run a tool in this process, as its last line does; return exit code and stderr."""
@@ -48,6 +61,7 @@ def in_process(tmp_path, monkeypatch, capfd):
     def run(script: str, *args: object) -> tuple[int, str]:
         from atss_ext.cli import run_tool
 
+        forget_runs()
         tool = load_tool(script)
         capfd.readouterr()
         code = run_tool(lambda: tool.main([str(arg) for arg in args]))
