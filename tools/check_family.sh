@@ -24,9 +24,17 @@ fi
 
 # A copy, because the compiled library of an editable install lies in the tree and fits one torch only.
 tree=$root/work_dirs/family-$family
+copied=$tree/.copied
 mkdir -p "$tree"
-(cd "$root" && git ls-files -z --cached --others --exclude-standard |
-  tar --create --null --files-from=- --ignore-failed-read) | tar --extract --directory="$tree"
+# What the last run copied goes first, so that no file deleted here is tested there. .venv and the library stay.
+if [ -f "$copied" ]; then
+  (cd "$tree" && xargs -0 rm -f <"$copied")
+else
+  find "$tree" -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -rf {} +
+fi
+cd "$root"
+git ls-files -z --cached --others --exclude-standard >"$copied"
+tar --create --null --files-from="$copied" --ignore-failed-read | tar --extract --directory="$tree"
 cd "$tree"
 if [ -n "$constraint" ]; then export PIP_CONSTRAINT=$constraint; fi
 "$python" tools/setup_env.py --venv .venv --extras "$extras"
