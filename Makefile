@@ -42,4 +42,4 @@ env:
 	@$(PYTHON) tools/setup_env.py --venv "$(VENV)" --extras "$(EXTRAS)"
 
 clean:
-	rm -rf build dist *.egg-info atss_ext/_C*.so
+	rm -rf build dist *.egg-info atss_ext/_C*.so atss_ext/_C.torch

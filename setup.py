@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import setuptools
@@ -25,8 +26,12 @@ ROOT = Path(__file__).resolve().parent
 # Start-up hooks: the module of atss_ext.compat each is a copy of, by its name in site-packages.
 HOOKS = {'_atss_ext_mmcv_finder': 'mmcv_finder', '_atss_ext_config_scope': 'config_scope'}
 PTH_NAME = 'atss_ext_hooks.pth'
-# The guard keeps an interpreter start quiet when only half of the files were removed.
-PTH_LINE = 'import importlib.util as u; u.find_spec({0!r}) and __import__({0!r}).install()\n'
+# The guard keeps an interpreter start quiet when only half of the files were removed. `sitedir` is the folder
+# of the .pth file, a name of the function in `site` that runs the line; to ask importlib.util instead would
+# cost every interpreter milliseconds.
+PTH_LINE = "import os; os.path.isfile(os.path.join(sitedir, '{0}.py')) and __import__('{0}').install()\n"
+# Beside the library in a source tree: the torch it was built for, which tools/setup_env.py compares.
+TORCH_STAMP = 'atss_ext/_C.torch'
 MIM_CONTENT = ('configs', 'tools', 'model-index.yml')
 
 
@@ -54,7 +59,7 @@ def native_extension() -> dict:
     headers = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'atss_ext/csrc').rglob('*.h'))
 
     class Build(BuildExtension):
-        """BuildExtension that names a missing compiler in one sentence."""
+        """BuildExtension that names a missing compiler in one sentence and notes the torch it builds for."""
 
         def build_extensions(self) -> None:
             compiler = os.environ.get('CXX', 'cl' if sys.platform == 'win32' else 'c++')
@@ -64,7 +69,15 @@ def native_extension() -> dict:
                     '(Debian/Ubuntu: apt-get install g++), or set ATSS_EXT_NO_NATIVE=1 to do without the '
                     'native library.'
                 )
+            # Sources alone would make a library left by a build for another torch count as up to date.
+            self.force = True
             super().build_extensions()
+
+        def copy_extensions_to_source(self) -> None:
+            stamp = ROOT / TORCH_STAMP
+            stamp.unlink(missing_ok=True)
+            super().copy_extensions_to_source()
+            stamp.write_text(metadata.version('torch'))
 
     flags = [] if sys.platform == 'win32' else ['-O3', '-ffp-contract=off']
     extension = CppExtension(

@@ -5,12 +5,17 @@ import os
 import subprocess
 import sys
 import zipfile
+from email.parser import Parser
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
+TORCH_STAMP = ROOT / 'atss_ext/_C.torch'
 SITES = [path for path in sys.path if path.endswith('site-packages')]
 
 
@@ -57,6 +62,8 @@ def python(request, tmp_path_factory) -> Path:
     """An interpreter whose environment has atss_ext installed in one of the two ways."""
     interpreter = new_environment(tmp_path_factory.mktemp('environment') / request.param)
     what = [request.getfixturevalue('wheel')] if request.param == 'wheel' else ['-e', ROOT]
+    if request.param == 'editable':
+        TORCH_STAMP.unlink(missing_ok=True)
     run([interpreter, '-m', 'pip', 'install', '-q', '--no-build-isolation', '--no-deps', *what], ROOT.parent)
     return interpreter
 
@@ -76,6 +83,82 @@ def test_wheel_content(wheel):
     ):
         assert name in names, name
     assert not [name for name in names if name.startswith(('tests/', 'configs/', 'tools/'))]
+
+
+def requirements(wheel: Path, extra: str) -> set[str]:
+    """What the wheel requires for an extra alone, extras it refers to left as they stand."""
+    archive = zipfile.ZipFile(wheel)
+    name = next(name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
+    rows = [
+        Requirement(row) for row in Parser().parsestr(archive.read(name).decode()).get_all('Requires-Dist')
+    ]
+    return {
+        row.name + (f'[{",".join(row.extras)}]' if row.extras else '')
+        for row in rows
+        if row.marker and row.marker.evaluate({'extra': extra})
+    }
+
+
+def test_mmcv_lite_can_be_left_out(wheel):
+    """For an environment with a compiled mmcv: the same packages, none of which installs `mmcv`."""
+    assert requirements(wheel, 'mmdet') == {'atss_ext[mmdet-core]', 'mmcv-lite'}
+    assert requirements(wheel, 'mmdet-core') == {'mmdet', 'mmengine', 'setuptools'}
+
+
+def closure(names: set[str]) -> set[str]:
+    """The distributions that come with these on this machine."""
+    found: set[str] = set()
+    while names:
+        name = names.pop()
+        found.add(name)
+        rows = [Requirement(row) for row in metadata.requires(name) or []]
+        needed = {row.name for row in rows if not row.marker or row.marker.evaluate({'extra': ''})}
+        names |= {canonicalize_name(name) for name in needed} - found
+    return found
+
+
+def test_the_extra_mim_holds_what_mim_imports(wheel, tmp_path):
+    """mim without its own requirements beside the extra's, and nothing else: each of its commands loads."""
+    assert 'atss_ext[mim]' in requirements(wheel, 'dev')
+    for name in [*closure(requirements(wheel, 'mim')), 'openmim', 'pip']:
+        for file in metadata.files(name) or []:
+            top = file.parts[0]
+            if top != '..' and not (tmp_path / top).exists():
+                (tmp_path / top).symlink_to(metadata.distribution(name).locate_file(top))
+    code = (
+        'import sys; sys.path.insert(0, sys.argv.pop(1)); '
+        'import importlib, pkgutil, mim.commands; '
+        'names = [module.name for module in pkgutil.iter_modules(mim.commands.__path__)]; '
+        '[importlib.import_module("mim.commands." + name) for name in names]; print(names)'
+    )
+    # Neither the folders of site-packages nor those of the environment variable.
+    out = run([sys.executable, '-I', '-S', '-W', 'ignore', '-c', code, tmp_path], tmp_path)
+    assert "'train'" in out
+    assert "'test'" in out
+
+
+@pytest.mark.parametrize('python', ['editable'], indirect=True)
+def test_an_editable_build_notes_its_torch(python):
+    assert TORCH_STAMP.read_text() == metadata.version('torch')
+
+
+def hooks_loaded(folder: Path) -> list[str]:
+    """The modules that the start-up file in ``folder`` adds to a bare interpreter; it must print nothing."""
+    code = (
+        'import site, sys; before = set(sys.modules); site.addsitedir(sys.argv[1]); '
+        'print(*sorted(set(sys.modules) - before))'
+    )
+    return run([sys.executable, '-I', '-S', '-c', code, folder], folder).split()
+
+
+def test_the_start_up_file_loads_the_hooks_and_nothing_else(wheel, tmp_path):
+    archive = zipfile.ZipFile(wheel)
+    hooks = ['_atss_ext_config_scope', '_atss_ext_mmcv_finder']
+    for name in ['atss_ext_hooks.pth', *(f'{hook}.py' for hook in hooks)]:
+        archive.extract(name, tmp_path)
+    assert hooks_loaded(tmp_path) == hooks
+    (tmp_path / '_atss_ext_mmcv_finder.py').unlink()  # a removal cut short
+    assert hooks_loaded(tmp_path) == hooks[:1]
 
 
 def test_mmdet_imports_without_naming_us(python, tmp_path):
