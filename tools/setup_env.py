@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,22 +22,38 @@ ROOT = Path(__file__).resolve().parent.parent
 SUPPORTED = ((3, 10), (3, 11), (3, 12))
 # Written into environments made here; only such a one is ever removed.
 OWNER_MARK = 'made-by-atss_ext'
+# Lies in every environment prepared here and says for what.
+STATE = 'atss_ext-state.json'
 BUILD_TOOLS = ['setuptools>=70.1,<81', 'ninja']
-# mim runs mmdet's commands; its own requirements pin a setuptools that cannot build wheels.
-WITHOUT_DEPENDENCIES = {'dev': ['openmim>=0.3.9']}
+# Its requirements pin a setuptools that cannot build wheels; the extra `mim` holds those it needs.
+WITHOUT_DEPENDENCIES = {'dev': ['openmim>=0.3.9'], 'mim': ['openmim>=0.3.9']}
 # Published as source only; without torch in its build it compiles nothing, and comes without ops.
 SOURCE_ONLY = {'onedl': ['onedl-mmcv']}
+# Distributions that install the same import names, by the extra that brings them.
+FAMILIES = {
+    'mmdet': ('mmdet', 'mmengine', 'mmcv', 'mmcv-lite'),
+    'onedl': ('onedl-mmdetection', 'onedl-mmengine', 'onedl-mmcv'),
+}
+# Prints the installed distributions; the folders of sys.path come in order, so the first of a name counts.
+INSTALLED = (
+    'import importlib.metadata as m, json; '
+    'print(json.dumps([[d.metadata["Name"] or "", d.version] for d in m.distributions()][::-1]))'
+)
 # What a working environment can do: mmdet's models import (mmcv._ext is served), our registry answers.
 CHECK = (
-    'import torch, torchvision, pycocotools.mask, mmdet.models, atss_ext.ops as ops; '
+    'import cv2, torch, torchvision, pycocotools.mask, mmengine, mmcv, mmdet.models, atss_ext.ops as ops; '
     'from atss_ext.registry import MODELS; '
-    'MODELS.get("ATSSHead") or exit("atss_ext.ATSSHead is not registered"); '
-    'ops.available() or exit("the native library does not load")'
+    'MODELS.get("ATSSHead") or exit("atss_ext.ATSSHead is not registered")'
 )
+CHECK_NATIVE = '; ops.available() or exit("atss_ext: the native library does not load")'
 
 
 class SetupError(Exception):
     """Something the user can mend; the message is one sentence."""
+
+
+class BrokenPackages(SetupError):
+    """Installed packages do not work; installing them anew can help."""
 
 
 def main():
@@ -58,38 +75,42 @@ def main():
 
 def prepare(venv, extras):
     """Makes ``venv`` (or the active environment) ready for ``extras``; returns whether anything was done."""
-    if not venv:
-        check_version(sys.version_info[:2], sys.executable)
-        check_compiler()
-        python, state = Path(sys.executable), active_state()
-    else:
+    if venv:
         folder = ROOT / venv
         python = folder / ('Scripts/python.exe' if os.name == 'nt' else 'bin/python')
-        state = folder / 'atss_ext-state.json'
-    wanted = fingerprint()
-    if is_ready(state, extras, wanted) and run_quiet([python, '-c', '']):
+        state = folder / STATE
+    else:
+        check_version(sys.version_info[:2], sys.executable)
+        folder, python, state = None, Path(sys.executable), Path(sys.prefix) / STATE
+    wanted = {'fingerprint': fingerprint(), 'native': wants_native()}
+    if is_ready(state, extras, wanted, installed(python)):
         return False
     check_compiler()
-    if venv:
+    if folder:
         ensure_venv(folder, python)
-    install(python, extras)
-    problem = check(python)
-    if problem and venv and (folder / OWNER_MARK).exists():
-        say('the environment does not work ({}); building it anew'.format(problem))
-        shutil.rmtree(str(folder))
-        ensure_venv(folder, python)
-        install(python, extras)
-        problem = check(python)
-    if problem:
-        raise SetupError('the environment {} does not work: {}'.format(venv or python, problem))
-    known = sorted(set(extras) | set(read_state(state).get('extras', [])))
-    state.write_text(json.dumps({'extras': known, 'fingerprint': wanted}))
+    # What was there stays there: its requirements may be what changed in the tree.
+    extras = sorted(set(extras) | set(read_state(state).get('extras', [])))
+    refuse_mixture(python, extras)
+    # From here to the last line nothing vouches for the environment: a run cut short is taken up again.
+    forget(state)
+    install_and_check(folder, python, extras)
+    remember(state, dict(wanted, extras=extras))
     return True
 
 
-def active_state():
-    """The file that remembers what the active environment was prepared for."""
-    return Path(sys.prefix) / 'atss_ext-state.json'
+def install_and_check(folder, python, extras):
+    """Installs; where packages turn out broken in an environment made here, once more from nothing."""
+    try:
+        install(python, extras)
+        check(python)
+    except BrokenPackages as problem:
+        if not folder or not (folder / OWNER_MARK).exists():
+            raise
+        say('{}; building it anew'.format(problem))
+        shutil.rmtree(str(folder))
+        ensure_venv(folder, python)
+        install(python, extras)
+        check(python)
 
 
 def say(message):
@@ -116,17 +137,71 @@ def read_state(state):
         return {}
 
 
-def is_ready(state, extras, wanted):
-    """Whether an earlier run finished with these extras and this tree."""
+def forget(state):
+    """Removes what an earlier run recorded."""
+    if state.exists():
+        state.unlink()
+
+
+def remember(state, content):
+    """Records a finished run; a kill leaves the whole record or none."""
+    unfinished = state.with_suffix('.tmp')
+    unfinished.write_text(json.dumps(content))
+    os.replace(str(unfinished), str(state))
+
+
+def is_ready(state, extras, wanted, packages):
+    """Whether an earlier run finished with these extras, this tree and the torch that is there now."""
     known = read_state(state)
-    if known.get('fingerprint') != wanted or not set(extras) <= set(known.get('extras', [])):
+    if known.get('fingerprint') != wanted['fingerprint'] or not set(extras) <= set(known.get('extras', [])):
         return False
-    return os.environ.get('ATSS_EXT_NO_NATIVE', '0') not in ('', '0') or has_library()
+    if 'torch' not in packages:
+        return False
+    return not wanted['native'] or (known.get('native', False) and library_torch() == packages['torch'])
 
 
-def has_library():
-    """Whether the compiled library lies in the tree (an editable install keeps it there)."""
-    return any((ROOT / 'atss_ext').glob('_C*'))
+def wants_native():
+    """Whether the native library is to be built."""
+    return os.environ.get('ATSS_EXT_NO_NATIVE', '0') in ('', '0')
+
+
+def library_torch():
+    """The torch for which the library in the tree was built; None where there is none or nobody knows.
+
+    The tree holds one library, which every environment with an editable install of the tree shares.
+    """
+    stamp = ROOT / 'atss_ext/_C.torch'
+    if not stamp.exists() or not any((ROOT / 'atss_ext').glob('_C*.' + ('pyd' if os.name == 'nt' else 'so'))):
+        return None
+    return stamp.read_text()
+
+
+def installed(python):
+    """Versions by normalised name in the environment of ``python``; empty where that does not run."""
+    try:
+        output = subprocess.check_output([str(python), '-c', INSTALLED], stderr=subprocess.DEVNULL)
+        rows = json.loads(output.decode())
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return {}
+    return {re.sub('[-_.]+', '-', name).lower(): version for name, version in rows}
+
+
+def refuse_mixture(python, extras):
+    """Refuses to put one family of packages over the files of another."""
+    packages = installed(python)
+    for extra, other in (('mmdet', 'onedl'), ('onedl', 'mmdet')):
+        there = [name for name in FAMILIES[other] if name in packages]
+        if extra in extras and (there or other in extras):
+            raise SetupError(
+                'the extra {} would overwrite files of {} in {}: name another environment, as in '
+                '`make demo VENV=.venv-{}`{}'.format(
+                    extra,
+                    ', '.join('{} {}'.format(name, packages[name]) for name in there) or 'the extra ' + other,
+                    python,
+                    extra,
+                    ', or first `{} -m pip uninstall {}`'.format(python, ' '.join(there)) if there else '',
+                )
+            )
 
 
 def check_version(version, executable):
@@ -140,7 +215,7 @@ def check_version(version, executable):
 
 def check_compiler():
     """Refuses to start an install that would fail minutes later for want of a compiler."""
-    if os.environ.get('ATSS_EXT_NO_NATIVE', '0') not in ('', '0'):
+    if not wants_native():
         return
     wanted = os.environ.get('CXX', '').split()[:1] or ['c++', 'g++', 'clang++', 'cl']
     if not any(shutil.which(name) for name in wanted):
@@ -170,10 +245,10 @@ def ensure_venv(folder, python):
     if python.exists() and run_quiet([python, '-m', 'pip', '--version']):
         return
     if folder.exists() and any(folder.iterdir()):
-        if not ((folder / OWNER_MARK).exists() or (folder / 'pyvenv.cfg').exists()):
+        if not (folder / OWNER_MARK).exists():
             raise SetupError(
-                '{} exists and is no virtual environment: remove it, or name another folder, as in '
-                '`make demo VENV=.venv2`'.format(folder)
+                '{} exists and is no virtual environment with a working pip: remove it, or name another '
+                'folder, as in `make demo VENV=.venv2`'.format(folder)
             )
         say('{} is half-built; starting it anew'.format(folder.name))
         shutil.rmtree(str(folder))
@@ -201,7 +276,7 @@ def install(python, extras):
     say('installing torch and torchvision from wheels (a minute or more, up to 3 GB)')
     pip(python, [*wheels, 'torch>=2.4', 'torchvision>=0.19', *BUILD_TOOLS])
     say('installing mmdet and the rest, building atss_ext')
-    editable = '{}[{}]'.format(ROOT, ','.join(extras))
+    editable = '{}[{}]'.format(ROOT, ','.join(without_own_mmcv(extras, installed(python))))
     sources = ['--no-binary=' + name for extra in extras for name in SOURCE_ONLY.get(extra, [])]
     for extra in extras:
         for name in SOURCE_ONLY.get(extra, []):
@@ -210,6 +285,11 @@ def install(python, extras):
     for extra in extras:
         if extra in WITHOUT_DEPENDENCIES:
             pip(python, [*wheels, '--no-deps', *WITHOUT_DEPENDENCIES[extra]])
+
+
+def without_own_mmcv(extras, packages):
+    """The extras, without mmcv-lite where it would overwrite the files of an mmcv that is there."""
+    return ['mmdet-core' if extra == 'mmdet' and 'mmcv' in packages else extra for extra in extras]
 
 
 def pip(python, arguments):
@@ -226,15 +306,36 @@ def pip(python, arguments):
 
 
 def check(python):
-    """What is wrong with the environment, in a line; None when it works."""
+    """Raises BrokenPackages where installing anew can help, SetupError where only the user can."""
     result = subprocess.run(
-        [str(python), '-c', CHECK],
-        cwd=str(ROOT / 'tests'),
+        [str(python), '-c', CHECK + (CHECK_NATIVE if wants_native() else '')],
+        cwd=str(python.parent.parent),  # not the tree: what is installed counts
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         universal_newlines=True,
     )
-    return None if result.returncode == 0 else (result.stdout.strip().splitlines() or ['no message'])[-1]
+    if result.returncode == 0:
+        return
+    output = result.stdout.strip()
+    last = (output.splitlines() or ['exit status {}, no message'.format(result.returncode)])[-1]
+    library = re.search('ImportError: (.+): cannot open shared object file', last)
+    if library and re.search(r'[/\\\\]cv2[/\\\\]', output):
+        raise SetupError(
+            'OpenCV needs the system library {}, which is missing: install it (Debian/Ubuntu: apt-get '
+            'install libgl1 libglib2.0-0) and run the same command again'.format(library.group(1))
+        )
+    if is_ours(output, last):
+        sys.stderr.write(output + '\n')
+        raise SetupError(
+            'the packages are installed, but atss_ext itself fails (its own message stands above): mend it '
+            'and run the same command again'
+        )
+    raise BrokenPackages('the environment of {} does not work ({})'.format(python, last))
+
+
+def is_ours(output, last):
+    """Whether a failed check ends in atss_ext: in the tree, in a sentence of it, or for want of its hook."""
+    return str(ROOT / 'atss_ext') + os.sep in output or last.startswith('atss_ext') or 'mmcv._ext' in last
 
 
 def run_quiet(command):
