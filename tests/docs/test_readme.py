@@ -59,6 +59,8 @@ COMMANDS: dict[str, list[str]] = {
     f'python tools/test.py {COCO_CONFIG} {WORK_DIR}/epoch_12.pth --out detections.json': SMALL,
     f'tools/dist_train.sh {COCO_CONFIG} 8': SMALL,
     f'python tools/analysis/check_config.py {COCO_CONFIG}': [],
+    'pip install --no-build-isolation -e ".[mmdet,mim]"': ['--dry-run'],
+    'pip install --no-deps openmim': ['--dry-run'],
     f'mim train mmdet {COCO_CONFIG}': ['--gpus', '0', *SMALL],
 }
 AT_ROOT = ('make', 'pip')
