@@ -1,12 +1,14 @@
-"""What assigners receive and return for a whole batch, and the two ways to call any of them."""
+"""What assigners receive and return for a whole batch, and the two ways to call them."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from mmdet.models.task_modules import AssignResult
-from mmdet.structures.bbox import get_box_tensor
+from mmdet.models.task_modules import AssignResult, PointAssigner
+from mmdet.models.task_modules import ATSSAssigner as MMDetATSSAssigner
+from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -14,6 +16,10 @@ from atss_ext.ops.reference import gt_image_ids
 
 # What mmdet's assigners report as the overlap of a prior that no gt claims.
 MMDET_NO_OVERLAP = -100000000.0
+
+
+class AssignmentError(ValueError):
+    """Boxes or an assigner that cannot be used; the message is a sentence with the value and the way out."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ class PackedGts:
             ignored: B instances with ``bboxes`` (None for an image without), or None.
 
         Raises:
-            ValueError: for a batch of no images, and for NaN, infinite or inverted boxes (named).
+            ValueError: for a batch of no images.
+            AssignmentError: for NaN, infinite or inverted boxes (named).
         """
         if not gts:
             raise ValueError('cannot pack the gts of an empty batch: pass one InstanceData an image')
@@ -91,7 +98,7 @@ def check_boxes(boxes: Tensor, offsets: Tensor, kind: str) -> None:
         kind: 'gt' or 'ignore', for the sentence.
 
     Raises:
-        ValueError: naming image and box, on the CPU.
+        AssignmentError: naming image and box, on the CPU.
     """
     good = boxes.isfinite().all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1)
     if boxes.device.type != 'cpu':
@@ -101,7 +108,7 @@ def check_boxes(boxes: Tensor, offsets: Tensor, kind: str) -> None:
         return
     index = int((~good).nonzero()[0, 0])
     image = int(gt_image_ids(offsets, boxes.size(0))[index])
-    raise ValueError(
+    raise AssignmentError(
         f'{kind} box {index - int(offsets[image])} of image {image} of the batch is {boxes[index].tolist()}: '
         'boxes must be finite xyxy with x1 <= x2 and y1 <= y2; correct or remove that annotation'
     )
@@ -113,7 +120,8 @@ class BatchAssignment:
 
     Attributes:
         assigned: [B, N] int64: i+1 for gt i of that image, 0 background, -1 ignored.
-        ious: [B, N]: overlap of a positive prior with its gt, 0 elsewhere.
+        ious: [B, N]: overlap of a positive prior with its gt, 0 elsewhere; where one of mmdet's assigners
+            reports overlaps, its ``max_overlaps``.
     """
 
     assigned: Tensor
@@ -148,18 +156,25 @@ def assign_batch(
     valid: Tensor | None = None,
     priors_per_location: int = 1,
 ) -> BatchAssignment:
-    """One call for any assigner: ours serve the batch at once, mmdet's are called image by image.
+    """One call for every assigner: ours serve the batch at once, mmdet's are called image by image.
 
     Args:
-        assigner: a :class:`BatchAssigner`, or any assigner of mmdet that needs priors and gts only.
+        assigner: a :class:`BatchAssigner`, or one with mmdet's ``assign`` that goes by prior boxes and gts
+            alone. Of mmdet's these are ATSSAssigner (without ``alpha``), MaxIoUAssigner and
+            CenterRegionAssigner; what the last calls shadowed is background here, as in its ``gt_inds``.
         priors: [N, 4] xyxy, pixels; all levels one after the other.
         level_sizes: L counts that sum to N.
         gts: of the batch.
         valid: [B, N] bool, False for priors that take no part; they come back as -1.
         priors_per_location: anchors at one location.
+
+    Raises:
+        AssignmentError: for an assigner that needs more than prior boxes and gts (predictions, say), or
+            gives a prior several gts.
     """
     if isinstance(assigner, BatchAssigner):
         return assigner.assign_batch(priors, level_sizes, gts, valid, priors_per_location)
+    _check_call(assigner)
     rows = [
         _assign_image(assigner, priors, level_sizes, gts, image, None if valid is None else valid[image])
         for image in range(gts.num_images)
@@ -178,31 +193,87 @@ def _assign_image(
     """Calls one of mmdet's assigners for one image: assigned [N] and ious [N]."""
     if valid is None:
         valid = priors.new_ones(priors.size(0), dtype=torch.bool)
-    own = slice(*gts.offsets[image : image + 2].tolist())
-    instances = InstanceData(bboxes=gts.boxes[own], labels=gts.labels[own])
-    ignored = None
-    if gts.ignore_offsets is not None and gts.ignore_boxes is not None:
-        ignored = InstanceData(
-            bboxes=gts.ignore_boxes[slice(*gts.ignore_offsets[image : image + 2].tolist())]
-        )
-    candidates = InstanceData(priors=priors[valid])
-    if takes_levels(assigner):
-        sizes = [int(level.sum()) for level in valid.split(list(level_sizes))]
-        result = assigner.assign(candidates, sizes, instances, ignored)
-    else:
-        result = assigner.assign(candidates, instances, ignored)
+    instances, ignored = _image_gts(gts, image)
+    arguments: list[Any] = [instances, ignored]
+    if _takes_levels(type(assigner)):
+        arguments.insert(0, [int(level.sum()) for level in valid.split(list(level_sizes))])
+    result = _call(assigner, InstanceData(priors=priors[valid]), arguments)
     assigned = result.gt_inds.new_full((priors.size(0),), -1)
     assigned[valid] = result.gt_inds
     ious = priors.new_zeros(priors.size(0))
-    overlaps = result.max_overlaps.to(ious.dtype)
-    ious[valid] = torch.where(result.gt_inds > 0, overlaps, torch.zeros_like(overlaps))
+    ious[valid] = _positive_overlaps(result, priors[valid], instances.bboxes)
     return assigned, ious
 
 
-def takes_levels(assigner: Any) -> bool:
+def _image_gts(gts: PackedGts, image: int) -> tuple[InstanceData, InstanceData | None]:
+    """The gts of one image and its ignore regions, as mmdet's assigners take them."""
+    own = slice(*gts.offsets[image : image + 2].tolist())
+    instances = InstanceData(bboxes=gts.boxes[own], labels=gts.labels[own])
+    if gts.ignore_offsets is None or gts.ignore_boxes is None:
+        return instances, None
+    regions = slice(*gts.ignore_offsets[image : image + 2].tolist())
+    return instances, InstanceData(bboxes=gts.ignore_boxes[regions])
+
+
+def _call(assigner: Any, candidates: InstanceData, arguments: Sequence[Any]) -> AssignResult:
+    """mmdet's ``assign``; refuses an assigner that reads or returns what it does not have here."""
+    try:
+        result = assigner.assign(candidates, *arguments)
+    except AttributeError as error:
+        if error.obj is not candidates:
+            raise
+        raise _unfit(type(assigner), f'needs pred_instances.{error.name}') from None
+    if result.gt_inds.shape != candidates.priors.shape[:1]:
+        shape = list(result.gt_inds.shape)
+        raise _unfit(type(assigner), f'returns {shape} gts for {len(candidates)} priors instead of one each')
+    return result
+
+
+def _check_call(assigner: Any) -> None:
+    """Refuses assigners that mmdet's plain ``assign(pred_instances, gt_instances, ...)`` does not fit.
+
+    What is wrong with others shows when they are called.
+    """
+    kind = type(assigner)
+    if isinstance(assigner, PointAssigner):  # would take x1, y1, x2 of a box for them without a word
+        raise _unfit(kind, 'needs points with their stride as priors ([N, 3])')
+    if isinstance(assigner, MMDetATSSAssigner) and assigner.alpha is not None:
+        raise _unfit(kind, f'with alpha={assigner.alpha} needs pred_instances.scores and .bboxes')
+    given = 4 if _takes_levels(kind) else 3
+    try:
+        inspect.signature(kind.assign).bind('self', *range(given))
+    except TypeError as error:
+        raise _unfit(kind, f'cannot be called with priors, gts and ignored gts ({error})') from None
+
+
+def _unfit(kind: type, why: str) -> AssignmentError:
+    return AssignmentError(
+        f'{kind.__name__} {why}: choose an assigner that goes by prior boxes and gts alone, such as '
+        'ATSSAssigner or MaxIoUAssigner'
+    )
+
+
+def _positive_overlaps(result: AssignResult, priors: Tensor, boxes: Tensor) -> Tensor:
+    """[n]: the overlap of every positive prior with its gt, 0 elsewhere.
+
+    Args:
+        result: of mmdet; its ``max_overlaps`` may be None, as assigners that go by centres leave it.
+        priors: [n, 4] xyxy.
+        boxes: [M, 4] xyxy, the gts.
+    """
+    if result.max_overlaps is not None:
+        overlaps = result.max_overlaps.to(priors.dtype)
+    elif len(boxes):
+        own = boxes[(result.gt_inds - 1).clamp(min=0)].to(priors.dtype)
+        overlaps = bbox_overlaps(priors, own, is_aligned=True)
+    else:
+        overlaps = priors.new_zeros(len(priors))
+    return overlaps.masked_fill(result.gt_inds <= 0, 0)
+
+
+def _takes_levels(kind: Any) -> bool:
     """Whether ``assign`` wants the priors of every level counted, as ATSS's does."""
-    code = getattr(type(assigner).assign, '__code__', None)
-    return code is not None and 'num_level_priors' in code.co_varnames[: code.co_argcount]
+    return 'num_level_priors' in inspect.signature(kind.assign).parameters
 
 
 def to_mmdet(assignment: BatchAssignment, labels: Tensor) -> AssignResult:

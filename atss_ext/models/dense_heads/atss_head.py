@@ -44,8 +44,9 @@ class ATSSHead(MMDetATSSHead):
     """ATSS head: mmdet's architecture, weights, losses and predictions; targets for all images in one go.
 
     No loop over images or gts, and no value is read back to the host between the forward pass and the
-    losses: results have fixed shapes, and what is not positive is masked instead of filtered. Any assigner
-    fits: those of this package serve the batch in one call, mmdet's are called image by image.
+    losses: results have fixed shapes, and what is not positive is masked instead of filtered. Assigners of
+    this package serve the batch in one call; mmdet's that go by priors and gts alone are called image by
+    image, and others are refused (see :func:`atss_ext.assigners.base.assign_batch`).
 
     Arguments and config keys are those of ``mmdet.ATSSHead`` (with ``reg_decoded_bbox=True``).
 
