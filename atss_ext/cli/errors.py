@@ -12,16 +12,22 @@ from pickle import UnpicklingError
 from types import FrameType
 from urllib.error import URLError
 
+from atss_ext.assigners.base import AssignmentError
 from atss_ext.compat.checkpoints import explain_refusal
 from atss_ext.datasets.checks import DataError, nearest
 
 USER_ERROR = 2
 BUG = 1
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 
 
 class UserError(Exception):
     """Something the user can mend; the message is one sentence with the value and the way out."""
+
+
+# Errors whose message is the sentence.
+SENTENCES = (UserError, DataError, AssignmentError)
 
 
 def rank() -> int:
@@ -33,6 +39,13 @@ def note(sentence: str) -> None:
     """Say something on stderr, once for all ranks."""
     if rank() == 0:
         print(f'note: {sentence}', file=sys.stderr, flush=True)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its type where it has none."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    lines = text.strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def run_tool(tool: Callable[[], None]) -> int:
@@ -51,7 +64,7 @@ def run_tool(tool: Callable[[], None]) -> int:
         if sentence is None:
             _report_bug(error)
             return BUG
-        if not isinstance(error, UserError | DataError):  # recognised by its looks: keep the evidence
+        if not isinstance(error, SENTENCES):  # recognised by its looks: keep the evidence
             _append_to_log(''.join(traceback.format_exception(error)))
         _say(sentence)
         return USER_ERROR
@@ -94,7 +107,7 @@ def _append_to_log(text: str) -> str | None:
 
 def explain(error: BaseException) -> str | None:
     """Return the sentence for an exception, or None for one that is no user's error."""
-    if isinstance(error, UserError | DataError):
+    if isinstance(error, SENTENCES):
         # torch hands a worker's exception over with the worker's traceback before its message.
         return str(error).strip().splitlines()[-1].removeprefix('atss_ext.datasets.checks.DataError: ')
     for recognise in (_image, _checkpoint, _download, _missing_file, _registry, _classes, _peer):
@@ -158,33 +171,67 @@ def _download(error: BaseException) -> str | None:
 def _missing_file(error: BaseException) -> str | None:
     if not isinstance(error, FileNotFoundError) or error.errno not in (None, errno.ENOENT):
         return None
-    if isinstance(error.filename, str):
-        return f'{error.filename} does not exist; correct the path in the config'
-    return None
+    if not isinstance(error.filename, str):
+        return None
+    if _raised_in(error, '/subprocess.py'):
+        return f'the program {error.filename} is not found; install it, or add its folder to PATH'
+    return f'{error.filename} does not exist; correct the path in the config'
 
 
 def _registry(error: BaseException) -> str | None:
     frame = _raised_in(error, 'mmengine/registry/build_functions.py')
     if frame is None:
         return None
-    unknown = re.match(r"'?(\S+) is not in the (\S+) registry", str(error))
-    if isinstance(error, KeyError) and unknown:
-        registry = frame.f_locals.get('registry')
-        nodes = [registry, getattr(registry, 'parent', None)]
-        names = {name for node in nodes for name in getattr(node, 'module_dict', ())}
-        return (
-            f"type '{unknown.group(1)}' is in no registry of its kind ({unknown.group(2)})"
-            f'{nearest(unknown.group(1), names)}; correct it, or import its module with custom_imports'
-        )
-    unexpected = re.search(r"got an unexpected keyword argument '(\w+)'", str(error))
-    # A keyword that does not come from the config is a bug.
-    if isinstance(error, TypeError) and unexpected and unexpected.group(1) in frame.f_locals.get('args', ()):
-        kind = frame.f_locals.get('obj_cls')
-        return (
-            f"{getattr(kind, '__name__', kind)} takes no key '{unexpected.group(1)}'; correct it in the "
-            'config (tools/analysis/check_config.py names every key that nothing reads)'
-        )
+    for recognise in (_unknown_type, _unexpected_key, _missing_key, _refused_value):
+        sentence = recognise(error, frame)
+        if sentence:
+            return sentence
     return None
+
+
+def _unknown_type(error: BaseException, frame: FrameType) -> str | None:
+    unknown = re.match(r"'?(\S+) is not in the (\S+) registry", str(error))
+    if not isinstance(error, KeyError) or unknown is None:
+        return None
+    registry = frame.f_locals.get('registry')
+    nodes = [registry, getattr(registry, 'parent', None)]
+    names = {name for node in nodes for name in getattr(node, 'module_dict', ())}
+    return (
+        f"type '{unknown.group(1)}' is in no registry of its kind ({unknown.group(2)})"
+        f'{nearest(unknown.group(1), names)}; correct it, or import its module with custom_imports'
+    )
+
+
+def _unexpected_key(error: BaseException, frame: FrameType) -> str | None:
+    unexpected = re.search(r"got an unexpected keyword argument '(\w+)'", str(error))
+    if not isinstance(error, TypeError) or not unexpected:
+        return None
+    if unexpected[1] not in frame.f_locals.get('args', ()):  # it does not come from the config: a bug
+        return None
+    return (
+        f"{_built_class(frame)} takes no key '{unexpected[1]}'; correct it in the config "
+        '(tools/analysis/check_config.py names every key that nothing reads)'
+    )
+
+
+def _missing_key(error: BaseException, frame: FrameType) -> str | None:
+    kind = _built_class(frame)
+    missing = re.match(rf'{kind}\.__init__\(\) missing \d+ required [\w-]+ arguments?: (.+)', str(error))
+    if not isinstance(error, TypeError) or missing is None:
+        return None
+    return f'{kind} needs a value for {missing[1]}; add it to the config'
+
+
+def _refused_value(error: BaseException, frame: FrameType) -> str | None:
+    """Recognise a value that one of our own classes refuses on being built; its message is a sentence."""
+    raiser = next(_frames(error)).f_code
+    ours = raiser.co_filename.startswith(_PACKAGE) and raiser.co_name == '__init__'
+    return str(error) if isinstance(error, ValueError) and ours else None
+
+
+def _built_class(frame: FrameType) -> str:
+    kind = frame.f_locals.get('obj_cls')
+    return getattr(kind, '__name__', str(kind))
 
 
 def _classes(error: BaseException) -> str | None:

@@ -1,10 +1,11 @@
 """The shapes world as an mmdet dataset, so that configs need no list of classes."""
 
-import json
 from typing import Any, ClassVar
 
 from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
 
+from atss_ext.datasets.checks import DataError
 from atss_ext.datasets.shapes import ShapesSpec
 from atss_ext.datasets.shapes_drawing import PALETTE
 from atss_ext.registry import DATASETS
@@ -25,20 +26,23 @@ class ShapesDataset(CocoDataset):
     ``metainfo=shapes_metainfo(spec)``.
 
     Raises:
-        ValueError: the annotation file's categories are not the dataset's classes.
+        DataError: the annotation file's categories are not the dataset's classes.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = shapes_metainfo(ShapesSpec())
 
-    def load_data_list(self) -> list[dict[str, Any]]:
-        """See :meth:`mmdet.datasets.CocoDataset.load_data_list`."""
-        data = super().load_data_list()
-        # mmdet silently trains on the classes it finds, and numbers them in the file's order.
-        with open(self.ann_file) as file:
-            found = [c['name'] for c in json.load(file)['categories'] if c['id'] in self.cat2label]
+    def COCOAPI(self, ann_file: str) -> COCO:
+        """Read the annotation file, and compare its categories with the classes.
+
+        mmdet silently trains on the classes it finds, and numbers them in the file's order. What stands
+        under this name is what it reads the file with, and the one place that sees the categories: it
+        drops them once its list is made.
+        """
+        coco = super().COCOAPI(ann_file)
         wanted = list(self.metainfo['classes'])
+        found = [entry['name'] for entry in coco.dataset['categories'] if entry['name'] in wanted]
         if found != wanted:
             odd = next((name for name in wanted if name not in found), None)
             problem = 'has its categories in another order' if odd is None else f'has no category {odd!r}'
-            raise ValueError(f'{self.ann_file} {problem}: pass metainfo=shapes_metainfo(spec) of its spec.')
-        return data
+            raise DataError(f'{self.ann_file} {problem}: pass metainfo=shapes_metainfo(spec) of its spec')
+        return coco

@@ -15,6 +15,7 @@ from mmengine.registry import DefaultScope
 from pycocotools.coco import COCO
 
 from atss_ext.datasets import ShapesDataset, ShapesSpec, draw_scene, shapes_metainfo, split_seed, write_coco
+from atss_ext.datasets.checks import DataError
 
 COLOURS, SHAPES = ('red', 'green', 'blue', 'yellow'), ('circle', 'square', 'triangle', 'star')
 SMALL = ShapesSpec(
@@ -198,9 +199,22 @@ def test_mmdet_loads_boxes_labels_and_masks(written):
 def test_a_dataset_of_other_classes_is_refused(written, tmp_path):
     other = ShapesSpec(width=96, height=80, max_size=60, colours=('lime', 'red'), shapes=('ring', 'circle'))
     folder = write_coco(tmp_path, 'train', 4, other, seed=0)
-    with pytest.raises(ValueError, match="has no category 'red square': pass metainfo=shapes_metainfo"):
+    with pytest.raises(DataError, match="has no category 'red square': pass metainfo=shapes_metainfo"):
         dataset(folder)
     assert len(dataset(folder, metainfo=shapes_metainfo(other))) == 4
     swapped = shapes_metainfo(dataclasses.replace(other, colours=('red', 'lime')))
-    with pytest.raises(ValueError, match='has its categories in another order'):
+    with pytest.raises(DataError, match='has its categories in another order'):
         dataset(folder, metainfo=swapped)
+
+
+def test_the_annotation_file_is_parsed_once(written, monkeypatch):
+    parsed = []
+    load = json.load
+
+    def spy(stream, **rest):
+        parsed.append(stream.name)
+        return load(stream, **rest)
+
+    monkeypatch.setattr(json, 'load', spy)
+    dataset(written)
+    assert parsed == [str(written / 'annotations.json')]

@@ -283,3 +283,81 @@ def test_an_interrupt_says_how_to_go_on(tiny, monkeypatch, in_process):
 
     monkeypatch.setattr(load_tool('train.py'), 'build_runner', interrupted)
     assert in_process('train.py', tiny.config) == (130, 'interrupted; training goes on with --resume\n')
+
+
+NOT_COCO = """
+from mmdet.datasets import BaseDetDataset
+from mmdet.registry import DATASETS
+
+
+@DATASETS.register_module()
+class OwnFormat(BaseDetDataset):
+    METAINFO = dict(classes=('box', 'disc'))
+
+    def load_data_list(self):
+        boxes = [[4.0, 4.0, 40.0, 40.0], [50.0, 8.0, 20.0, 30.0]]
+        instances = [dict(bbox=box, bbox_label=0, ignore_flag=0) for box in boxes]
+        path = f'{self.data_root}/images/train_0.png'
+        return [dict(img_path=path, img_id=0, width=64, height=64, instances=instances)] * 2
+"""
+
+
+def test_bad_boxes_that_only_the_training_sees(tiny, refused, monkeypatch):
+    """Of a dataset in a format that is not checked beforehand."""
+    tiny.write('own_format.py', NOT_COCO)
+    monkeypatch.syspath_prepend(str(tiny.root))
+    config = tiny.write(
+        'own.py',
+        "_base_ = 'tiny.py'\ncustom_imports = dict(imports=['own_format'])\n"
+        "train_dataloader = dict(dataset=dict(_delete_=True, type='OwnFormat', "
+        'data_root=_base_.data_root, pipeline=_base_.train_pipeline))\n',
+    )
+    said = refused('train.py', config)
+    assert 'gt box 1 of image ' in said
+    assert 'of the batch is [50.0, 8.0, 20.0, 30.0]: boxes must be finite xyxy' in said
+    assert said.endswith('; correct or remove that annotation')
+
+
+def test_an_assigner_that_does_not_fit(tiny, refused):
+    said = refused(
+        'train.py', tiny.config, '--cfg-options', 'model.train_cfg.assigner.type=mmdet.TaskAlignedAssigner'
+    )
+    assert said.startswith('error: TaskAlignedAssigner needs pred_instances.bboxes: choose an assigner')
+
+
+def test_values_that_our_classes_refuse(tiny, refused):
+    said = refused('train.py', tiny.config, '--cfg-options', 'model.train_cfg.assigner.topk=0')
+    assert said == 'error: topk must be at least 1, got 0: the paper uses 9'
+    said = refused('train.py', tiny.config, '--cfg-options', 'model.bbox_head.reg_decoded_bbox=False')
+    assert 'reg_decoded_bbox=False: remove that key from the config' in said
+
+
+def test_shapes_of_another_world(tiny, refused, tmp_path):
+    """The dataset itself finds the order wrong; the check before it has only noted it."""
+    from atss_ext.datasets import ShapesSpec, write_coco
+
+    write_coco(tmp_path / 'shapes', 'train', 2, ShapesSpec(), 0)
+    names = list(ShapesSpec().category_names)
+    config = tiny.write(
+        'shapes.py',
+        "_base_ = 'tiny.py'\ntrain_dataloader = dict(dataset=dict(_delete_=True, "
+        f"type='atss_ext.ShapesDataset', metainfo=dict(classes={names[::-1]}), "
+        f"data_root='{tmp_path}/shapes/', ann_file='train/annotations.json', "
+        "data_prefix=dict(img='train/images/'), pipeline=_base_.train_pipeline))\n"
+        f'model = dict(bbox_head=dict(num_classes={len(names)}))\nval_cfg = None\n'
+        'val_dataloader = None\nval_evaluator = None\n',
+    )
+    said = refused('train.py', config)
+    assert f'{tmp_path}/shapes/train/annotations.json has its categories in another order' in said
+
+
+def test_a_missing_program_is_named(tmp_path, monkeypatch, capfd):
+    """Slurm's scontrol, where --launcher slurm looks for the first node."""
+    from atss_ext.cli import run_tool
+    from atss_ext.cli.runner import _first_node
+
+    monkeypatch.setenv('PATH', str(tmp_path))
+    assert run_tool(_first_node) == 2
+    assert capfd.readouterr().err == (
+        'error: the program scontrol is not found; install it, or add its folder to PATH\n'
+    )
