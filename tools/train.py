@@ -35,14 +35,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Put ``--amp``, ``--auto-scale-lr`` and ``--resume`` into the config.
+    """Put ``--auto-scale-lr`` and ``--resume`` into the config.
 
     Raises:
         UserError: an option that the config gives no ground for.
     """
-    if args.amp and cfg.optim_wrapper.get('type') != 'AmpOptimWrapper':
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.loss_scale = 'dynamic'
     if args.auto_scale_lr:
         scale = cfg.get('auto_scale_lr') or {}
         if 'base_batch_size' not in scale:
@@ -78,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train."""
     args = parse_args(argv)
     setup_cache_size_limit_of_dynamo()
-    cfg = load_config(args)
+    cfg = load_config(args, args.amp)
     require(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     apply_options(cfg, args)
     check_data(cfg, 'train_dataloader', *(['val_dataloader'] if cfg.get('val_cfg') else []))

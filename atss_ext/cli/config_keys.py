@@ -64,7 +64,6 @@ _POPPED: dict[str, frozenset[str]] = {
     'custom_hooks': frozenset({'priority'}),
     'optim_wrapper': frozenset({'constructor', 'paramwise_cfg'}),
     'param_scheduler': frozenset({'convert_to_iter_based'}),
-    'train_cfg': frozenset({'by_epoch'}),
 }
 # Functions that heads share and hand their train_cfg or test_cfg to.
 _SHARED = ('structures/mask', 'models/losses', 'models/utils')
@@ -129,10 +128,14 @@ def _taken_keys(cfg: Config, path: Position, node: Mapping[str, Any]) -> frozens
     if not taken or None in taken:
         return None
     popped = [_POPPED[str(key)] for key in path if key in _POPPED]
+    if path == ('train_cfg',) and 'type' not in node:  # mmengine takes one or the other
+        popped.append(frozenset({'by_epoch'}))
     return frozenset().union(ALWAYS, *[names for names in taken if names is not None], *popped)
 
 
 def _kinds(cfg: Config, path: Position, node: Mapping[str, Any]) -> Sequence[Callable[..., Any]]:
+    if path == ('train_cfg',) and 'type' not in node and 'by_epoch' in node:
+        return (EpochBasedTrainLoop if node['by_epoch'] else IterBasedTrainLoop,)
     if 'type' not in node:
         return _WITHOUT_TYPE.get(path, ())
     found = resolve(node['type'], node.get('_scope_') or scope_of(cfg))

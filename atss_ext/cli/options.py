@@ -3,14 +3,14 @@
 import argparse
 import os
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from atss_ext.cli.config_keys import ALWAYS, allowed_keys, dotted
-from atss_ext.cli.errors import UserError
+from atss_ext.cli.errors import UserError, first_line
+from atss_ext.cli.merge import merge_options
 from atss_ext.datasets.checks import nearest
 
 
@@ -56,11 +56,15 @@ def base_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def load_config(args: argparse.Namespace) -> Config:
-    """Read the config and apply ``--cfg-options``, ``--launcher`` and ``--work-dir``.
+def load_config(args: argparse.Namespace, amp: bool = False) -> Config:
+    """Read the config and apply ``--cfg-options``, ``--amp``, ``--launcher`` and ``--work-dir``.
 
     The work directory is, in this order, that of the command line, that of the config, and
     ``work_dirs/<name of the config>``.
+
+    Args:
+        args: of a parser made by :func:`base_parser`.
+        amp: whether ``--amp`` was given, which brings keys of its own.
 
     Raises:
         UserError: the config cannot be read, or an option fits nothing in it.
@@ -68,8 +72,7 @@ def load_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     path = config_path(args.config)
     cfg = read_config(path)
-    if args.cfg_options:
-        merge_options(cfg, args.cfg_options)
+    merge_options(cfg, args.cfg_options or {}, amp)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -85,7 +88,7 @@ def config_path(name: str) -> str:
             name = Config._get_cfg_path(name, '')[0]
         except Exception as error:
             raise UserError(
-                f'config {name} cannot be found ({_first_line(error)}); correct its name'
+                f'config {name} cannot be found ({first_line(error)}); correct its name'
             ) from None
     if not os.path.isfile(name):
         folder = Path(name).parent
@@ -107,7 +110,7 @@ def read_config(path: str) -> Config:
     except Exception as error:
         raise UserError(
             f'config {path}{_place(error, path)} cannot be read ({type(error).__name__}: '
-            f'{_first_line(error)}); correct the config'
+            f'{first_line(error)}); correct the config'
         ) from error
 
 
@@ -120,52 +123,3 @@ def _place(error: Exception, path: str) -> str:
         return f', line {last.lineno}'
     elsewhere = os.path.isfile(last.filename) and f'{os.sep}mmengine{os.sep}' not in last.filename
     return f' ({last.filename}, line {last.lineno})' if elsewhere else ''
-
-
-def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Merge ``--cfg-options`` into a config.
-
-    Raises:
-        UserError: a key that nothing would read, or that does not fit the config's structure.
-    """
-    for key in options:
-        _check_option(cfg, key)
-    try:
-        cfg.merge_from_dict(dict(options))
-    except (KeyError, TypeError, AssertionError, AttributeError) as error:
-        raise UserError(
-            f'--cfg-options {" ".join(options)} does not fit the config ({_first_line(error)})'
-        ) from None
-
-
-def _check_option(cfg: Config, key: str) -> None:
-    """Refuse a key that adds to a dict what the class built from it does not take."""
-    node: Any = cfg._cfg_dict
-    path: tuple[str | int, ...] = ()
-    for part in key.split('.'):
-        if isinstance(node, list | tuple):
-            if not part.isdigit() or int(part) >= len(node):
-                raise UserError(
-                    f"--cfg-options {key}: '{part}' is no position in {'.'.join(map(str, path))}, "
-                    f'which has {len(node)} elements; count from 0'
-                )
-            node, path = node[int(part)], (*path, int(part))
-            continue
-        if not isinstance(node, dict):
-            return  # mmengine's merge says what is wrong with it
-        if part not in node:
-            known, local = allowed_keys(cfg, path)
-            if known is not None and part not in known | ALWAYS | local:
-                where = f' of {dotted(path)}' if path else ''
-                near = nearest(part, {*known, *map(str, node)})
-                raise UserError(
-                    f"--cfg-options {key}: nothing reads a key '{part}'{where}{near}; correct the key"
-                )
-            return
-        node, path = node[part], (*path, part)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    lines = text.strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -22,7 +22,8 @@ from atss_ext.cli import run_tool
 from atss_ext.cli.config_chain import ConfigFile, is_lazy, read_chain
 from atss_ext.cli.config_diff import diff
 from atss_ext.cli.config_keys import SECTIONS, find_unread
-from atss_ext.cli.options import CfgOptions, config_path, merge_options, read_config
+from atss_ext.cli.merge import merge_options
+from atss_ext.cli.options import CfgOptions, config_path, read_config
 
 WIDTH = 110
 GROUPS = (
