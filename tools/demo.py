@@ -194,14 +194,36 @@ def evaluate(runner: Runner, annotations: Path, detections: Path) -> dict[str, f
     return dict(zip(('AP', 'AP50', 'AP75'), map(float, scorer.stats), strict=False))
 
 
+def times_of_training(folder: Path, trained: str, stage: Stage) -> dict[str, Any]:
+    """How long the run that trained took, data and pictures included; it is kept beside its training.
+
+    Args:
+        folder: of the training.
+        trained: as :func:`train` says it.
+        stage: of this run, whose times are taken unless it found everything trained.
+
+    Returns:
+        ``minutes`` in all, ``seconds`` of every step, and ``minutes_of``, which run that is.
+    """
+    kept = folder / 'times.json'
+    if trained == 'before' and kept.is_file():
+        return json.loads(kept.read_text())
+    times = {'minutes': (time.monotonic() - stage.started) / 60, 'seconds': stage.seconds}
+    if trained == 'before':  # the run that trained was stopped before its end
+        return {**times, 'minutes_of': 'this run, which did not train'}
+    times['minutes_of'] = 'the run that trained' if trained == 'now' else f'the run that trained {trained}'
+    _write_whole(kept, json.dumps(times))
+    return times
+
+
 def report(summary: dict[str, Any], args: argparse.Namespace, stage: Stage) -> None:
     """End with a short table."""
-    steps = ', '.join(f'{name} {duration(seconds)}' for name, seconds in stage.seconds.items())
+    steps = ', '.join(f'{name} {duration(seconds)}' for name, seconds in summary['seconds'].items())
     rows = [(name, f'{summary[name]:.3f}') for name in ('AP', 'AP50', 'AP75')]
     rows.append(('images', f'{summary["images"]} evaluated, {summary["train_images"]} trained on'))
     rows.append(('minutes', f'{summary["minutes"]:.1f} ({steps})'))
     if summary['trained'] != 'now':
-        rows.append(('trained', f'{summary["trained"]}: minutes are of this run only'))
+        rows.append(('trained', f'{summary["trained"]}: minutes are of {summary["minutes_of"]}'))
     rows += [('pictures', path) for path in summary['pictures']]
     rows += [(name, summary[name]) for name in ('checkpoint', 'detections')]
     rows += [
@@ -235,12 +257,11 @@ def run(args: argparse.Namespace, stage: Stage) -> None:
         pictures = draw_pages(args.work_dir / 'pictures', runner, args.data_root / 'val', detections)
     summary = {
         **scores,
-        'minutes': (time.monotonic() - stage.started) / 60,
+        **times_of_training(args.work_dir / 'training', trained, stage),
         'images': args.val_images,
         'train_images': args.train_images,
         'seed': args.seed,
         'trained': trained,
-        'seconds': stage.seconds,
         'pictures': [str(path) for path in pictures],
         'checkpoint': find_latest_checkpoint(str(args.work_dir / 'training')),
         'detections': str(detections),

@@ -55,6 +55,7 @@ def test_the_summary_says_what_pycocotools_says_of_the_saved_detections(demo):
     assert summary['trained'] == 'now'
     seconds = sum(summary['seconds'].values())
     assert seconds / 60 <= summary['minutes'] < seconds / 60 + 1
+    assert summary['minutes_of'] == 'the run that trained'
     # What the training itself saw last, measured by mmdet's own metric, which keeps three digits.
     (scalars,) = (folder / 'work' / 'training').glob('*/vis_data/scalars.json')
     last = [json.loads(line) for line in scalars.read_text().splitlines() if 'bbox_mAP' in line][-1]
@@ -102,6 +103,9 @@ def test_a_finished_demo_is_not_trained_again_unless_its_settings_change(demo, t
     assert '  trained already with these settings; --fresh trains anew' in out
     after = summary_of(folder)
     assert after['trained'] == 'before'
+    for name in ('minutes', 'minutes_of', 'seconds'):
+        assert after[name] == before[name]
+    assert re.search(r'^trained +before: minutes are of the run that trained$', out, re.MULTILINE)
     assert [after[name] for name in ('AP', 'AP50', 'AP75')] == [
         before[name] for name in ('AP', 'AP50', 'AP75')
     ]
@@ -124,6 +128,7 @@ def test_interrupted_it_goes_on_and_with_other_settings_it_starts_over(tmp_path)
     assert f'epoch {int(done[1]) + 1}/3  step' in out
     assert f'epoch {done[1]}/3  step' not in out
     assert summary_of(tmp_path)['trained'] == f'from epoch {done[1]} on'
+    assert summary_of(tmp_path)['minutes_of'] == f'the run that trained from epoch {done[1]} on'
     code, out, _ = finish(start(tmp_path, '--epochs', '1', '--seed', '1'))
     assert code == 0
     assert 'starting over, as the settings are not those of the last training' in out
