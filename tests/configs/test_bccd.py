@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_trains_on_real_photographs(tmp_path):
     """Bars somewhat under what was measured: a wrong assignment or evaluation stays far below."""
     root = os.environ.get('ATSS_DATA_ROOT')
-    assert root, 'set ATSS_DATA_ROOT to the folder that holds bccd/'
+    if root is None:
+        pytest.skip('needs BCCD: set ATSS_DATA_ROOT to the folder that holds bccd/')
+    # A root that is set and wrong is a mistake, not a reason to pass over the test.
     assert (Path(root) / 'bccd/annotations/instances_test.json').exists()
     config = 'configs/demo/atss_r18_bccd.py'
     into = ['--work-dir', str(tmp_path)]
