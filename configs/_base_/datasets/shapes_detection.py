@@ -1,4 +1,6 @@
 # The shapes world as tools/demo.py and tools/datasets/make_shapes.py write it.
+_base_ = './small_coco.py'
+
 data_root = 'data/shapes/'
 image_scale = (256, 192)  # as drawn
 # Trained smaller, tested as drawn: half the time an image, and a slightly better AP than testing it small.
@@ -23,9 +25,6 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='atss_ext.ShapesDataset',
         data_root=data_root,
@@ -37,21 +36,15 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='atss_ext.ShapesDataset',
         data_root=data_root,
         ann_file='val/annotations.json',
         data_prefix=dict(img='val/images/'),
-        test_mode=True,
         pipeline=test_pipeline,
-    ),
+    )
 )
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'val/annotations.json', metric='bbox')
+val_evaluator = dict(ann_file=data_root + 'val/annotations.json')
 test_evaluator = val_evaluator
