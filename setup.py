@@ -66,7 +66,7 @@ def native_extension() -> dict:
                 )
             super().build_extensions()
 
-    flags = [] if sys.platform == 'win32' else ['-O3', '-ffp-contract=off']
+    flags = [] if sys.platform == 'win32' else ['-O3', '-ffp-contract=off', '-fno-math-errno', '-fno-trapping-math']
     extension = CppExtension(
         'atss_ext._C',
         sources,

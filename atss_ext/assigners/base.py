@@ -10,6 +10,7 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from atss_ext.ops import GridLevel
 from atss_ext.ops.reference import gt_image_ids
 
 # What mmdet's assigners report as the overlap of a prior that no gt claims.
@@ -119,11 +120,6 @@ class BatchAssignment:
     assigned: Tensor
     ious: Tensor
 
-    def gt_index(self, gts: PackedGts) -> Tensor:
-        """[B, N] int64, the packed index of every positive's gt; 0 elsewhere (mask before use)."""
-        packed = self.assigned - 1 + gts.offsets[:-1, None]
-        return packed.masked_fill(self.assigned <= 0, 0)
-
 
 @runtime_checkable
 class BatchAssigner(Protocol):
@@ -136,8 +132,9 @@ class BatchAssigner(Protocol):
         gts: PackedGts,
         valid: Tensor | None = None,
         priors_per_location: int = 1,
+        grid: Sequence[GridLevel] | None = None,
     ) -> BatchAssignment:
-        """Assigns [N, 4] priors of L levels to the gts of B images; ``valid`` is [B, N] bool."""
+        """Assigns [N, 4] priors of L levels to the gts of B images; arguments of :func:`assign_batch`."""
 
 
 def assign_batch(
@@ -147,6 +144,7 @@ def assign_batch(
     gts: PackedGts,
     valid: Tensor | None = None,
     priors_per_location: int = 1,
+    grid: Sequence[GridLevel] | None = None,
 ) -> BatchAssignment:
     """One call for any assigner: ours serve the batch at once, mmdet's are called image by image.
 
@@ -157,9 +155,10 @@ def assign_batch(
         gts: of the batch.
         valid: [B, N] bool, False for priors that take no part; they come back as -1.
         priors_per_location: anchors at one location.
+        grid: the levels from :func:`atss_ext.ops.find_grid`, where they are grids; may make it faster.
     """
     if isinstance(assigner, BatchAssigner):
-        return assigner.assign_batch(priors, level_sizes, gts, valid, priors_per_location)
+        return assigner.assign_batch(priors, level_sizes, gts, valid, priors_per_location, grid)
     rows = [
         _assign_image(assigner, priors, level_sizes, gts, image, None if valid is None else valid[image])
         for image in range(gts.num_images)
