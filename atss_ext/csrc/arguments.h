@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 #include <c10/util/irange.h>
 
@@ -52,14 +53,6 @@ inline void check_offsets(const at::Tensor& offsets, const at::Tensor& boxes, co
   }
   TORCH_CHECK_VALUE(values[0] == 0 && values[images] == boxes.size(0), name, " must run from 0 to ",
                     boxes.size(0), ", the number of boxes, got ", values[0], " to ", values[images]);
-}
-
-inline void check_mask(const OptionalTensor& mask, int64_t images, int64_t priors, const char* name) {
-  if (!mask) return;
-  TORCH_CHECK_VALUE(mask->scalar_type() == at::kBool && mask->dim() == 2 && mask->size(0) == images &&
-                        mask->size(1) == priors,
-                    name, " must be bool [", images, ", ", priors, "] (images, priors), got ",
-                    mask->scalar_type(), " ", mask->sizes());
 }
 
 // The levels of a batch, as the schemas spell them: grid_shapes holds (height, width, anchors) and
@@ -128,15 +121,15 @@ struct Levels {
     }
   }
 
-  // Returns the number of blocks.
+  // Returns the number of groups.
   int64_t fill(AnyLevel* levels) const {
-    int64_t start = 0, block = 0;
+    int64_t start = 0, group = 0;
     for (const auto l : c10::irange(sizes.size())) {
-      levels[l] = {start, block, static_cast<int32_t>(sizes[l])};
+      levels[l] = {start, group, static_cast<int32_t>(sizes[l])};
       start += sizes[l];
-      block += levels[l].blocks();
+      group += levels[l].groups();
     }
-    return block;
+    return group;
   }
 };
 
@@ -160,6 +153,47 @@ inline Batch check_batch(const at::Tensor& priors, const at::Tensor& gt_boxes, c
   check_offsets(offsets, gt_boxes, "offsets");
   const auto dtype = compute_type(priors, gt_boxes);
   return {priors.to(dtype).contiguous(), gt_boxes.to(dtype).contiguous(), offsets.contiguous()};
+}
+
+// Contiguous [B, N], or undefined where there is none.
+inline at::Tensor check_mask(const OptionalTensor& mask, const Batch& batch, const char* name) {
+  if (!mask) return {};
+  TORCH_CHECK_VALUE(mask->scalar_type() == at::kBool && mask->dim() == 2 &&
+                        mask->size(0) == batch.images() && mask->size(1) == batch.num_priors(),
+                    name, " must be bool [", batch.images(), ", ", batch.num_priors(),
+                    "] (images, priors), got ", mask->scalar_type(), " ", mask->sizes());
+  check_same_device(batch.priors, *mask, name);
+  return mask->contiguous();
+}
+
+inline const bool* mask_data(const at::Tensor& mask) {
+  return mask.defined() ? mask.const_data_ptr<bool>() : nullptr;
+}
+
+template <typename T>
+GridRoute<T> grid_route(const at::Tensor& priors, const Levels& levels) {
+  GridRoute<T> route;
+  levels.fill(route.levels);
+  route.priors = priors.const_data_ptr<T>();
+  return route;
+}
+
+template <typename T>
+Rectangles<T> take_rectangles(T** memory, int64_t count) {
+  T* start = *memory;
+  *memory += 4 * count;
+  return {start, start + count, start + 2 * count, start + 3 * count};
+}
+
+// The memory of an AnyRoute, to be filled group by group.
+template <typename T>
+at::Tensor center_blocks(const at::Tensor& priors, const Levels& levels, AnyRoute<T>* route) {
+  const int64_t groups = levels.fill(route->levels), blocks = groups * kBlock, centers = blocks * kBlock;
+  at::Tensor memory = at::empty({2 * centers + 4 * blocks + 4 * groups}, priors.options());
+  T *x = memory.mutable_data_ptr<T>(), *rest = x + 2 * centers;
+  const Rectangles<T> of_blocks = take_rectangles(&rest, blocks);
+  route->centers = {x, x + centers, of_blocks, take_rectangles(&rest, groups)};
+  return memory;
 }
 
 }  // namespace atss_ext

@@ -22,20 +22,6 @@ struct AssignArguments {
   at::Tensor valid;  // [B, N] bool; undefined when all are
   IgnoreRegions regions;
   bool ensure_positive;
-
-  const bool* valid_data() const { return valid.defined() ? valid.const_data_ptr<bool>() : nullptr; }
-};
-
-// Masks of all images; either may be null.
-struct BatchMasks {
-  const bool* valid;    // [B, N]
-  const bool* ignored;  // [B, N]
-
-  ATSS_HD bool any() const { return valid != nullptr || ignored != nullptr; }
-  ATSS_HD PriorMasks of(int64_t image, int64_t priors) const {
-    const int64_t row = image * priors;
-    return {valid != nullptr ? valid + row : nullptr, ignored != nullptr ? ignored + row : nullptr};
-  }
 };
 
 struct Assigned {
@@ -70,9 +56,7 @@ inline AssignArguments check_assign(const Batch& batch, const Levels& levels, in
                                     const OptionalTensor& ignore_offsets, double ignore_iof_thr,
                                     bool ensure_positive) {
   levels.check(batch.num_priors());
-  check_mask(valid, batch.images(), batch.num_priors(), "valid");
-  if (valid) check_same_device(batch.priors, *valid, "valid");
-  return {levels, levels.columns(k), valid ? valid->contiguous() : at::Tensor(),
+  return {levels, levels.columns(k), check_mask(valid, batch, "valid"),
           check_regions(batch, ignore_boxes, ignore_offsets, ignore_iof_thr), ensure_positive};
 }
 

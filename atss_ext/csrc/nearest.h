@@ -1,7 +1,6 @@
 // The k nearest priors of a gt on one pyramid level (ATSS, Algorithm 1, lines 3-6), for host and device.
 //
-// Every route below visits priors in the order of their index and admits one only when it is strictly nearer
-// than the farthest held, so that of equal distances the lower index wins, whatever route was taken.
+// Of equal distances the lower index wins, whatever the order of visit: every route gives the same list.
 #pragma once
 
 #include <cmath>
@@ -13,8 +12,9 @@ namespace atss_ext {
 
 // The distance given to priors inside an ignore region: behind every real one, still selectable (mmdet).
 constexpr double kIgnoredDistance = 1e8;
-// Priors that share one bounding rectangle of their centres when levels are not known to be grids.
-constexpr int kBlock = 64;
+// Priors that share one bounding rectangle of their centres when levels are not known to be grids, and
+// rectangles that are looked at together.
+constexpr int kBlock = 16;
 
 template <typename T>
 struct Point {
@@ -60,13 +60,18 @@ struct NearestList {
       : distances(distances), priors(priors), capacity(capacity), size(0) {}
   ATSS_HD bool full() const { return size == capacity; }
   ATSS_HD T farthest() const { return distances[capacity - 1]; }
-  // A distance has to be below this to be admitted; NaN and infinity never are.
+  // Nothing beyond this distance is admitted.
   ATSS_HD T limit() const { return full() ? farthest() : std::numeric_limits<T>::infinity(); }
+  ATSS_HD bool precedes(T distance, int32_t prior, int place) const {
+    return distance < distances[place] || (distance == distances[place] && prior < priors[place]);
+  }
 
+  // Takes a prior in if it is among the nearest; NaN and infinity never are.
   ATSS_HD void admit(T distance, int32_t prior) {
-    if (!(distance < limit())) return;
+    if (!(distance <= limit()) || distance == std::numeric_limits<T>::infinity()) return;
+    if (full() && !precedes(distance, prior, capacity - 1)) return;
     int place = full() ? capacity - 1 : size++;
-    for (; place > 0 && distance < distances[place - 1]; --place) {
+    for (; place > 0 && precedes(distance, prior, place - 1); --place) {
       distances[place] = distances[place - 1];
       priors[place] = priors[place - 1];
     }
@@ -75,95 +80,142 @@ struct NearestList {
   }
 };
 
-// ---- Any priors: blocks of neighbouring indices, skipped where their rectangle is too far -----------------
+// ---- Any priors: neighbours in index form blocks, blocks form groups; what is too far is skipped whole -----
 
-// The centres of all priors and, for every block, the rectangle that holds its centres. Blocks do not cross
-// levels.
+// Rectangles that hold centres: least and greatest x and y.
+template <typename T>
+struct Rectangles {
+  T *left, *top, *right, *bottom;
+
+  ATSS_HD void set(int64_t i, T l, T t, T r, T b) const {
+    left[i] = l;
+    top[i] = t;
+    right[i] = r;
+    bottom[i] = b;
+  }
+  // A lower bound of what squared_distance gives for any centre inside. Rounding is monotone, so that it holds
+  // for the rounded distances too. An empty rectangle (from infinity to minus infinity) is infinitely far.
+  ATSS_HD T bound(int64_t i, Point<T> gt) const {
+    const T dx = larger(larger(left[i] - gt.x, gt.x - right[i]), T(0));
+    const T dy = larger(larger(top[i] - gt.y, gt.y - bottom[i]), T(0));
+    return dx * dx + dy * dy;
+  }
+};
+
+// Centres, and the rectangles of their blocks and of groups of kBlock blocks. Levels are filled up to whole
+// groups with centres at infinity, so that the inner loops have a constant length.
 template <typename T>
 struct CenterBlocks {
-  const T* x;       // [N]
-  const T* y;       // [N]
-  const T* bounds;  // [blocks, 4]: least x, least y, greatest x, greatest y
+  T *x, *y;              // [groups, kBlock, kBlock]
+  Rectangles<T> blocks;  // [groups, kBlock]
+  Rectangles<T> groups;  // [groups]
 };
 
 // A level of any priors.
 struct AnyLevel {
   int64_t start;        // index of its first prior
-  int64_t first_block;  // index of its first block
+  int64_t first_group;  // index of its first group
   int32_t size;         // priors
 
-  ATSS_HD int32_t blocks() const { return (size + kBlock - 1) / kBlock; }
+  ATSS_HD int32_t groups() const {
+    constexpr int32_t kGroup = kBlock * kBlock;
+    return size / kGroup + (size % kGroup != 0);
+  }
 };
 
-// A lower bound of what squared_distance gives for any centre of the block. Rounding is monotone, so the bound
-// holds for the rounded distances too.
+// Writes the centres and the rectangle of one block of a level.
 template <typename T>
-ATSS_HD T block_bound(const T* bounds, Point<T> gt) {
-  const T dx = larger(larger(bounds[0] - gt.x, gt.x - bounds[2]), T(0));
-  const T dy = larger(larger(bounds[1] - gt.y, gt.y - bounds[3]), T(0));
-  return dx * dx + dy * dy;
-}
-
-template <typename T>
-ATSS_HD void fill_block_bounds(const T* x, const T* y, int32_t count, T* bounds) {
-  bounds[0] = bounds[1] = std::numeric_limits<T>::infinity();
-  bounds[2] = bounds[3] = -std::numeric_limits<T>::infinity();
-  for (int32_t i = 0; i < count; ++i) {
-    bounds[0] = smaller(bounds[0], x[i]);
-    bounds[1] = smaller(bounds[1], y[i]);
-    bounds[2] = larger(bounds[2], x[i]);
-    bounds[3] = larger(bounds[3], y[i]);
+ATSS_HD void fill_block(const CenterBlocks<T>& centers, const AnyLevel& level, int64_t block,
+                        const T* priors) {
+  constexpr T kInfinity = std::numeric_limits<T>::infinity();
+  T left = kInfinity, top = kInfinity, right = -kInfinity, bottom = -kInfinity;
+  const int64_t index = level.first_group * kBlock + block;
+  for (int i = 0; i < kBlock; ++i) {
+    const int64_t within = block * kBlock + i;
+    const bool there = within < level.size;
+    const Point<T> center = there ? center_of(priors + 4 * (level.start + within))
+                                  : Point<T>{kInfinity, kInfinity};
+    centers.x[index * kBlock + i] = center.x;
+    centers.y[index * kBlock + i] = center.y;
+    left = smaller(left, center.x);
+    top = smaller(top, center.y);
+    right = there ? larger(right, center.x) : right;
+    bottom = there ? larger(bottom, center.y) : bottom;
   }
+  centers.blocks.set(index, left, top, right, bottom);
+}
+
+// Writes the centres and the rectangles of one group of a level.
+template <typename T>
+ATSS_HD void fill_group(const CenterBlocks<T>& centers, const AnyLevel& level, int64_t group,
+                        const T* priors) {
+  constexpr T kInfinity = std::numeric_limits<T>::infinity();
+  T left = kInfinity, top = kInfinity, right = -kInfinity, bottom = -kInfinity;
+  const int64_t index = level.first_group + group;
+  for (int i = 0; i < kBlock; ++i) {
+    fill_block(centers, level, group * kBlock + i, priors);
+    const int64_t block = index * kBlock + i;
+    left = smaller(left, centers.blocks.left[block]);
+    top = smaller(top, centers.blocks.top[block]);
+    right = larger(right, centers.blocks.right[block]);
+    bottom = larger(bottom, centers.blocks.bottom[block]);
+  }
+  centers.groups.set(index, left, top, right, bottom);
 }
 
 template <typename T>
-ATSS_HD void scan_block(const CenterBlocks<T>& centers, const AnyLevel& level, int32_t block, Point<T> gt,
-                        const PriorMasks& masks, T ceiling, NearestList<T>& list) {
-  const int32_t begin = block * kBlock, count = level.size - begin < kBlock ? level.size - begin : kBlock;
-  const int64_t first = level.start + begin;
+ATSS_HD void scan_block(const CenterBlocks<T>& centers, const AnyLevel& level, int64_t block, Point<T> gt,
+                        const PriorMasks& masks, NearestList<T>& list) {
+  const int64_t index = (level.first_group * kBlock + block) * kBlock;
+  const T *x = centers.x + index, *y = centers.y + index;
   T distances[kBlock];
-  for (int32_t i = 0; i < count; ++i) {
-    distances[i] = squared_distance<T>({centers.x[first + i], centers.y[first + i]}, gt);
-  }
-  if (masks.any()) {
-    for (int32_t i = 0; i < count; ++i) distances[i] = masks.ranked(distances[i], first + i);
-  }
-  for (int32_t i = 0; i < count; ++i) {
-    if (distances[i] <= ceiling) list.admit(distances[i], static_cast<int32_t>(first + i));
+  for (int i = 0; i < kBlock; ++i) distances[i] = squared_distance<T>({x[i], y[i]}, gt);
+  const int64_t begin = block * kBlock, rest = level.size - begin;
+  for (int i = 0; i < kBlock && i < rest; ++i) {
+    const int64_t prior = level.start + begin + i;
+    list.admit(masks.ranked(distances[i], prior), static_cast<int32_t>(prior));
   }
 }
 
-// Fills list with the nearest priors of a level whose priors may lie anywhere.
+template <typename T>
+ATSS_HD void scan_group(const CenterBlocks<T>& centers, const AnyLevel& level, int64_t group, Point<T> gt,
+                        const PriorMasks& masks, T cap, NearestList<T>& list) {
+  const int64_t index = level.first_group + group;
+  if (!(smaller(centers.groups.bound(index, gt), cap) <= list.limit())) return;
+  T bounds[kBlock];
+  for (int i = 0; i < kBlock; ++i) bounds[i] = smaller(centers.blocks.bound(index * kBlock + i, gt), cap);
+  for (int i = 0; i < kBlock; ++i) {
+    if (bounds[i] <= list.limit()) scan_block(centers, level, group * kBlock + i, gt, masks, list);
+  }
+}
+
+template <typename T>
+ATSS_HD int32_t nearest_group(const CenterBlocks<T>& centers, const AnyLevel& level, Point<T> gt) {
+  int32_t nearest = 0;
+  T least = std::numeric_limits<T>::infinity();
+  for (int32_t group = 0; group < level.groups(); ++group) {
+    const T bound = centers.groups.bound(level.first_group + group, gt);
+    if (bound < least) {
+      least = bound;
+      nearest = group;
+    }
+  }
+  return nearest;
+}
+
+// Fills list with the nearest priors of a level whose priors may lie anywhere: from the nearest group outwards
+// by index, because neighbours in index tend to be neighbours in the image.
 template <typename T>
 ATSS_HD void nearest_of_any(const CenterBlocks<T>& centers, const AnyLevel& level, Point<T> gt,
                             const PriorMasks& masks, NearestList<T>& list) {
-  const int32_t blocks = level.blocks();
-  const T* bounds = centers.bounds + 4 * level.first_block;
-  int32_t nearest = 0;
-  T least = std::numeric_limits<T>::infinity();
-  for (int32_t block = 0; block < blocks; ++block) {
-    const T bound = block_bound(bounds + 4 * block, gt);
-    if (bound < least) {
-      least = bound;
-      nearest = block;
-    }
-  }
-  // The nearest block and its neighbours give a ceiling: the k-th distance can only be lower.
-  const T infinity = std::numeric_limits<T>::infinity();
-  const int32_t reach = list.capacity / kBlock;
-  const int32_t last = nearest + reach < blocks ? nearest + reach : blocks - 1;
-  for (int32_t block = nearest > reach ? nearest - reach : 0; block <= last; ++block) {
-    scan_block(centers, level, block, gt, masks, infinity, list);
-  }
-  const T ceiling = list.full() ? list.farthest() : infinity;
   // An ignored prior ranks by its fixed distance, wherever it lies.
-  const T cap = masks.ignored != nullptr ? T(kIgnoredDistance * kIgnoredDistance) : infinity;
+  const T cap = masks.ignored != nullptr ? T(kIgnoredDistance * kIgnoredDistance)
+                                         : std::numeric_limits<T>::infinity();
+  const int32_t groups = level.groups(), nearest = nearest_group(centers, level, gt);
   list.size = 0;
-  for (int32_t block = 0; block < blocks; ++block) {
-    const T bound = smaller(block_bound(bounds + 4 * block, gt), cap);
-    if (bound <= ceiling && bound < list.limit()) {
-      scan_block(centers, level, block, gt, masks, ceiling, list);
-    }
+  for (int32_t up = nearest, down = nearest - 1; up < groups || down >= 0; ++up, --down) {
+    if (up < groups) scan_group(centers, level, up, gt, masks, cap, list);
+    if (down >= 0) scan_group(centers, level, down, gt, masks, cap, list);
   }
 }
 

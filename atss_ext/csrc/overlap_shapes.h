@@ -66,4 +66,11 @@ inline void check_aligned(const at::Tensor& boxes1, const at::Tensor& boxes2) {
                     " like boxes1, got ", boxes2.sizes());
 }
 
+inline void check_aligned_backward(const at::Tensor& grad, const at::Tensor& boxes1,
+                                   const at::Tensor& boxes2) {
+  check_aligned(boxes1, boxes2);
+  TORCH_CHECK_VALUE(grad.sizes() == boxes1.sizes().slice(0, boxes1.dim() - 1), "grad must be ",
+                    boxes1.sizes().slice(0, boxes1.dim() - 1), ", got ", grad.sizes());
+}
+
 }  // namespace atss_ext

@@ -13,6 +13,27 @@ struct Columns {
   int levels;
   int32_t capacity[kMaxLevels];  // min(k, priors of the level)
   int64_t total;                 // C
+
+  ATSS_HD int64_t first(int level) const {
+    int64_t column = 0;
+    for (int l = 0; l < level; ++l) column += capacity[l];
+    return column;
+  }
+};
+
+// Masks of all images; either may be null.
+struct BatchMasks {
+  const bool* valid;    // [B, N]
+  const bool* ignored;  // [B, N]
+
+  ATSS_HD PriorMasks of(int64_t image, int64_t priors) const {
+    const int64_t row = image * priors;
+    return {valid != nullptr ? valid + row : nullptr, ignored != nullptr ? ignored + row : nullptr};
+  }
+  // Whether a prior (index over the batch) is neither positive nor negative unless a gt wins it.
+  ATSS_HD bool hides(int64_t i) const {
+    return (valid != nullptr && !valid[i]) || (ignored != nullptr && ignored[i]);
+  }
 };
 
 template <typename T>

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from atss_ext.ops.reference import box_centers
+from atss_ext.ops.reference import box_centers, compute_dtype
 
 # Centres may lie this share of a stride beside their cell: float32 anchors do, by rounding.
 MAX_SLACK = 1e-3
@@ -53,18 +53,24 @@ def find_grid(
         return None
     levels = []
     for level, (height, width), count in zip(priors.split(sizes), shapes, anchors, strict=True):
-        grid = _find_level(box_centers(level.double()), height, width, count)
+        grid = _find_level(_both_centers(level), height, width, count)
         if grid is None:
             return None
         levels.append(grid)
     return tuple(levels)
 
 
+def _both_centers(boxes: Tensor) -> Tensor:
+    """Centres [n, 2, 2] of boxes [n, 4]: exact, and rounded as the ops round them; slack has to cover both."""
+    rounded = box_centers(boxes.to(compute_dtype(boxes.dtype)))
+    return torch.stack([box_centers(boxes.double()), rounded.double()], 1)
+
+
 def _find_level(centers: Tensor, height: int, width: int, anchors: int) -> GridLevel | None:
-    """:func:`find_grid` for the centres [n, 2] of one level."""
+    """:func:`find_grid` for the centres [n, 2, 2] of one level."""
     if not centers.numel():
         return GridLevel(height, width, anchors, (1.0, 1.0), (0.0, 0.0), 0.0)
-    cells = centers.view(height, width, anchors, 2)
+    cells = centers.view(height, width, 2 * anchors, 2)
     first, last = cells[0, 0, 0], cells[-1, -1, 0]
     steps = torch.tensor([width - 1, height - 1], dtype=centers.dtype)
     # A single row or column has no stride; any will do.

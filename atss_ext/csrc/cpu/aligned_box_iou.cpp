@@ -61,9 +61,7 @@ std::tuple<at::Tensor, at::Tensor> aligned_box_iou_backward_cpu(const at::Tensor
                                                                 const at::Tensor& boxes2,
                                                                 c10::string_view mode_name) {
   const IoUMode mode = parse_iou_mode(mode_name);
-  check_aligned(boxes1, boxes2);
-  TORCH_CHECK_VALUE(grad.sizes() == boxes1.sizes().slice(0, boxes1.dim() - 1), "grad must be ",
-                    boxes1.sizes().slice(0, boxes1.dim() - 1), ", got ", grad.sizes());
+  check_aligned_backward(grad, boxes1, boxes2);
   const auto dtype = compute_type(boxes1, boxes2);
   const at::Tensor a = boxes1.to(dtype).contiguous(), b = boxes2.to(dtype).contiguous();
   at::Tensor grad1 = at::empty_like(a), grad2 = at::empty_like(b);

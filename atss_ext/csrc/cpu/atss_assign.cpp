@@ -108,11 +108,11 @@ void settle(const Batch& batch, int64_t image, bool ensure, Workspace<T>& work, 
 
 // Background everywhere, -1 where a prior takes no part or is ignored.
 void fill_background(const Batch& batch, const BatchMasks& masks, at::Tensor& assigned) {
-  if (!masks.any()) return;
+  if (masks.valid == nullptr && masks.ignored == nullptr) return;
   int64_t* out = assigned.mutable_data_ptr<int64_t>();
   at::parallel_for(0, assigned.numel(), kPriorGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      if ((masks.valid && !masks.valid[i]) || (masks.ignored && masks.ignored[i])) out[i] = -1;
+      if (masks.hides(i)) out[i] = -1;
     }
   });
 }
@@ -136,10 +136,10 @@ void assign(const Batch& batch, const Columns& columns, const Route& route, cons
 template <typename T>
 void assign(const Batch& batch, const AssignArguments& arguments, Assigned& out) {
   at::Tensor ignored;
-  BatchMasks masks = {arguments.valid_data(), nullptr};
+  BatchMasks masks = {mask_data(arguments.valid), nullptr};
   if (arguments.regions.any()) {
     ignored = ignored_priors<T>(batch, arguments.regions);
-    masks.ignored = ignored.const_data_ptr<bool>();
+    masks.ignored = mask_data(ignored);
   }
   fill_background(batch, masks, out.assigned);
   if (arguments.levels.is_grid()) {

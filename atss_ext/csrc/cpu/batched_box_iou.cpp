@@ -18,8 +18,9 @@ struct BoxColumns {
   const T *x1, *y1, *x2, *y2, *area;
 };
 
+// Box a comes by value: a reference might alias the output, and nothing would be vectorised.
 template <IoUMode kMode, typename T>
-ATSS_HD void fill_row(const Box<T>& a, const BoxColumns<T>& b, int64_t count, T* out) {
+ATSS_HD void fill_row(const Box<T> a, const BoxColumns<T> b, int64_t count, T* out) {
   const T area = box_area(a);
   for (int64_t i = 0; i < count; ++i) {
     out[i] = box_overlap<kMode, T>(a, {b.x1[i], b.y1[i], b.x2[i], b.y2[i]}, area, b.area[i]);

@@ -33,8 +33,8 @@ void write_columns(const NearestList<T>& list, int64_t* indices, T* distances) {
 }
 
 template <typename T, typename Route>
-void search(const Batch& batch, const Columns& columns, const Route& route, const bool* valid,
-            const bool* ignored, Output& out) {
+void search(const Batch& batch, const Columns& columns, const Route& route, const BatchMasks& masks,
+            Output& out) {
   const T* boxes = batch.gt_boxes.const_data_ptr<T>();
   const int64_t* offsets = batch.offsets.const_data_ptr<int64_t>();
   int64_t* indices = out.indices.mutable_data_ptr<int64_t>();
@@ -43,12 +43,11 @@ void search(const Batch& batch, const Columns& columns, const Route& route, cons
     std::vector<int32_t> found(columns.total);
     std::vector<T> squared(columns.total);
     for (int64_t gt = begin; gt < end; ++gt) {
-      const int64_t row = image_of(offsets, batch.images(), gt) * batch.num_priors();
-      const PriorMasks masks = {valid ? valid + row : nullptr, ignored ? ignored + row : nullptr};
+      const PriorMasks own = masks.of(image_of(offsets, batch.images(), gt), batch.num_priors());
       int64_t column = gt * columns.total;
       for (int level = 0; level < columns.levels; ++level) {
         NearestList<T> list(squared.data(), found.data(), columns.capacity[level]);
-        if (list.capacity > 0) route.nearest(level, center_of(boxes + 4 * gt), masks, list);
+        if (list.capacity > 0) route.nearest(level, center_of(boxes + 4 * gt), own, list);
         write_columns(list, indices + column, distances + column);
         column += list.capacity;
       }
@@ -57,12 +56,12 @@ void search(const Batch& batch, const Columns& columns, const Route& route, cons
 }
 
 template <typename T>
-void search(const Batch& batch, const Levels& levels, const Columns& columns, const bool* valid,
-            const bool* ignored, Output& out) {
+void search(const Batch& batch, const Levels& levels, const Columns& columns, const BatchMasks& masks,
+            Output& out) {
   if (levels.is_grid()) {
-    search<T>(batch, columns, grid_route<T>(batch.priors, levels), valid, ignored, out);
+    search<T>(batch, columns, grid_route<T>(batch.priors, levels), masks, out);
   } else {
-    search<T>(batch, columns, PriorCenters<T>(batch.priors, levels).route, valid, ignored, out);
+    search<T>(batch, columns, PriorCenters<T>(batch.priors, levels).route, masks, out);
   }
 }
 
@@ -75,18 +74,14 @@ std::tuple<at::Tensor, at::Tensor> center_topk_cpu(const at::Tensor& priors, at:
   const Levels levels{level_sizes, grid_shapes, grid_geometry};
   levels.check(batch.num_priors());
   const Columns columns = levels.columns(k);
-  check_mask(valid, batch.images(), batch.num_priors(), "valid");
-  check_mask(ignored, batch.images(), batch.num_priors(), "ignored");
-  const at::Tensor usable = valid ? valid->contiguous() : at::Tensor();
-  const at::Tensor behind = ignored ? ignored->contiguous() : at::Tensor();
-  const bool* usable_data = valid ? usable.const_data_ptr<bool>() : nullptr;
-  const bool* behind_data = ignored ? behind.const_data_ptr<bool>() : nullptr;
+  const at::Tensor usable = check_mask(valid, batch, "valid"), behind = check_mask(ignored, batch, "ignored");
+  const BatchMasks masks = {mask_data(usable), mask_data(behind)};
   Output out{at::empty({batch.num_gts(), columns.total}, batch.offsets.options()),
              at::empty({batch.num_gts(), columns.total}, batch.priors.options())};
   if (batch.priors.scalar_type() == at::kDouble) {
-    search<double>(batch, levels, columns, usable_data, behind_data, out);
+    search<double>(batch, levels, columns, masks, out);
   } else {
-    search<float>(batch, levels, columns, usable_data, behind_data, out);
+    search<float>(batch, levels, columns, masks, out);
   }
   return {out.indices, out.distances};
 }

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from atss_ext.ops.reference.boxes import box_centers
+from atss_ext.ops.reference.boxes import box_centers, compute_dtype
 
 
 class Targets(NamedTuple):
@@ -52,16 +52,18 @@ def gather_targets(
     pos_weight: float = -1,
 ) -> Targets:
     """The targets of an assignment; arguments and result of :func:`atss_ext.ops.gather_targets`."""
+    dtype = compute_dtype(torch.promote_types(priors.dtype, gt_boxes.dtype))
+    priors, gt_boxes = priors.to(dtype), gt_boxes.to(dtype)
     positive = assigned > 0
     labels = torch.full_like(assigned, num_classes)
     boxes = priors.expand(assigned.size(0), -1, -1).clone()
     if gt_boxes.size(0):
         index = (assigned - 1 + offsets[:-1, None]).masked_fill(~positive, 0)
         labels = torch.where(positive, gt_labels[index], labels)
-        boxes = torch.where(positive[..., None], gt_boxes[index].to(priors.dtype), boxes)
-    weights = (assigned >= 0).to(priors.dtype)
+        boxes = torch.where(positive[..., None], gt_boxes[index], boxes)
+    weights = (assigned >= 0).to(dtype)
     if pos_weight > 0:
         weights = torch.where(positive, pos_weight, weights)
     centers = centerness(box_centers(priors), boxes).masked_fill(~positive, 0)
-    num_positives = positive.sum(1).clamp(min=1).sum().to(priors.dtype)
+    num_positives = positive.sum(1).clamp(min=1).sum().to(dtype)
     return Targets(labels, weights, positive, boxes, centers, num_positives)
