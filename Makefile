@@ -12,9 +12,9 @@ RUN := $(VENV)/bin/python
 endif
 
 CLANG_FORMAT := $(RUN) -c 'import clang_format; raise SystemExit(clang_format.clang_format())'
-NATIVE := $(shell find atss_ext/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+NATIVE := $(shell find atss_ext/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test lint format env clean
+.PHONY: demo test lint format cuda sanitize env clean
 
 demo: EXTRAS := mmdet
 demo: env
@@ -36,6 +36,16 @@ format: env
 	@$(RUN) -m ruff check --fix --quiet .
 	@$(RUN) -m ruff format --quiet .
 	@$(CLANG_FORMAT) -i $(NATIVE)
+
+# Compiles the CUDA sources too; needs nvcc but no GPU.
+cuda: EXTRAS := mmdet,dev
+cuda: env
+	@FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST:-9.0} $(RUN) setup.py --quiet build_ext --build-lib work_dirs/cuda/lib --build-temp work_dirs/cuda/tmp
+
+# The op tests against a library built with AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: EXTRAS := mmdet,dev
+sanitize: env
+	@PYTHON="$(RUN)" tools/sanitize.sh $(ARGS)
 
 env:
 	@command -v $(PYTHON) >/dev/null || { echo "atss_ext: $(PYTHON) is not installed; install Python 3.10, 3.11 or 3.12, or name one, as in: make demo PYTHON=python3.11" >&2; exit 2; }

@@ -5,13 +5,16 @@
    own commands need them before a config could import us: :mod:`atss_ext.compat.mmcv_finder` offers
    ``mmcv._ext`` where nothing else does, :mod:`atss_ext.compat.config_scope` makes ``atss_ext::`` known.
 
-Environment: ``ATSS_EXT_NO_NATIVE=1`` builds without the library; ``MAX_JOBS`` bounds parallel compilation.
+Environment: ``ATSS_EXT_NO_NATIVE=1`` builds without the library, ``FORCE_CUDA=1`` for CUDA even where no GPU
+is and ``FORCE_CUDA=0`` not even where one is (``TORCH_CUDA_ARCH_LIST`` names the architectures), ``ATSS_EXT_SANITIZE=1`` with AddressSanitizer and
+UndefinedBehaviorSanitizer; ``MAX_JOBS`` bounds parallel compilation.
 """
 
 import base64
 import hashlib
 import os
 import shutil
+import subprocess
 import sys
 import zipfile
 from importlib import metadata
@@ -44,19 +47,96 @@ def check_setuptools() -> None:
         )
 
 
+def find_cuda_home() -> Path | None:
+    """The CUDA toolkit: ``CUDA_HOME``, where ``nvcc`` leads, or the usual place; None where there is none.
+
+    torch guesses from the folder of the ``nvcc`` it finds, which may be a link or a script outside of the
+    toolkit.
+    """
+    nvcc = shutil.which('nvcc')
+    candidates = [
+        os.environ.get('CUDA_HOME'),
+        Path(nvcc).resolve().parent.parent if nvcc else None,
+        '/usr/local/cuda',
+    ]
+    for home in filter(None, candidates):
+        if Path(home, 'bin/nvcc').exists() and Path(home, 'include/cuda_runtime.h').exists():
+            return Path(home).resolve()
+    return None
+
+
+def cuda_release(home: Path) -> str:
+    """The release of a toolkit, such as '13.0'."""
+    lines = subprocess.run(
+        [home / 'bin/nvcc', '--version'], capture_output=True, text=True, check=True
+    ).stdout
+    return lines.rpartition('release ')[2].partition(',')[0]
+
+
+def wants_cuda() -> bool:
+    """Whether to compile for CUDA: where torch sees a GPU and a toolkit fits, or with ``FORCE_CUDA=1``.
+
+    Forced, a CPU-only machine (a docker build, CI) builds for the GPUs of another; ``FORCE_CUDA=0`` never does.
+    """
+    import torch
+
+    wish = os.environ.get('FORCE_CUDA', '')
+    if wish == '0' or (not wish and not (torch.cuda.is_available() and torch.version.cuda)):
+        return False
+    home = find_cuda_home()
+    reason = ''
+    if not torch.version.cuda:
+        reason = f'torch {torch.__version__} is built without CUDA'
+    elif home is None:
+        reason = 'there is no CUDA toolkit with nvcc; install one or set CUDA_HOME'
+    elif cuda_release(home).split('.')[0] != torch.version.cuda.split('.')[0]:
+        reason = f'the CUDA toolkit in {home} is {cuda_release(home)}, but torch is built with {torch.version.cuda}'
+    if reason and wish:
+        sys.exit(f'atss_ext: FORCE_CUDA is set, but {reason}.')
+    if reason:
+        print(f'atss_ext: building for the CPU alone, PyTorch serves the GPU: {reason}', file=sys.stderr)
+        return False
+    os.environ['CUDA_HOME'] = str(home)
+    return True
+
+
+def sources_below(*suffixes: str) -> list[str]:
+    """Files of the native library with these suffixes, relative to the tree."""
+    files = (ROOT / 'atss_ext/csrc').rglob('*')
+    return sorted(str(path.relative_to(ROOT)) for path in files if path.suffix in suffixes)
+
+
+def compile_flags() -> dict[str, list[str]]:
+    """Compiler flags by language; no fused multiply-add, so that results are the same bits on every device."""
+    if sys.platform == 'win32':
+        cxx = ['/O2']
+    else:
+        cxx = ['-O3', '-ffp-contract=off', '-fno-math-errno', '-fno-trapping-math']
+    if os.environ.get('ATSS_EXT_SANITIZE', '0') not in ('', '0'):
+        cxx += [
+            '-g',
+            '-O1',
+            '-fno-omit-frame-pointer',
+            '-fsanitize=address,undefined',
+            '-DATSS_EXT_NO_CLONES',
+        ]
+        cxx += ['-fno-sanitize-recover=undefined']
+    return {'cxx': cxx, 'nvcc': ['-O3', '--fmad=false']}
+
+
 def native_extension() -> dict:
     """setup() arguments for ``atss_ext._C``; none when the user wants no native library."""
     if os.environ.get('ATSS_EXT_NO_NATIVE', '0') not in ('', '0'):
         return {}
     try:
-        from torch.utils.cpp_extension import BuildExtension, CppExtension
+        import torch  # noqa: F401
     except ImportError:
         sys.exit(
             'atss_ext: torch is not importable in this build; install torch and torchvision first, then run '
             'pip with --no-build-isolation, or set ATSS_EXT_NO_NATIVE=1 to do without the native library.'
         )
-    sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'atss_ext/csrc').rglob('*.cpp'))
-    headers = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'atss_ext/csrc').rglob('*.h'))
+    cuda = wants_cuda()  # before torch settles on a toolkit
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
     class Build(BuildExtension):
         """BuildExtension that names a missing compiler in one sentence and notes the torch it builds for."""
@@ -79,13 +159,15 @@ def native_extension() -> dict:
             super().copy_extensions_to_source()
             stamp.write_text(metadata.version('torch'))
 
-    flags = [] if sys.platform == 'win32' else ['-O3', '-ffp-contract=off']
-    extension = CppExtension(
+    flags = compile_flags()
+    sanitize = [flag for flag in flags['cxx'] if flag.startswith('-fsanitize')]
+    extension = (CUDAExtension if cuda else CppExtension)(
         'atss_ext._C',
-        sources,
-        depends=headers,
+        sources_below('.cpp', '.cu') if cuda else sources_below('.cpp'),
+        depends=sources_below('.h', '.cuh'),
         define_macros=[('Py_LIMITED_API', '0x030A0000')],
-        extra_compile_args={'cxx': flags},
+        extra_compile_args=flags if cuda else {'cxx': flags['cxx']},
+        extra_link_args=sanitize,
         py_limited_api=True,
     )
     return {

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from mmdet.models.task_modules import AssignResult, BboxOverlaps2D
+from mmdet.models.task_modules import AssignResult
+from mmdet.models.task_modules import BboxOverlaps2D as MMDetBboxOverlaps2D
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from atss_ext import ops
 from atss_ext.assigners.base import BatchAssignment, PackedGts, to_mmdet
-from atss_ext.ops.reference import box_centers, box_iof, gt_image_ids
+from atss_ext.assigners.bbox_overlaps import BboxOverlaps2D
+from atss_ext.ops.reference import box_centers, compute_dtype
 from atss_ext.registry import TASK_UTILS
 
 
@@ -36,7 +38,7 @@ class ATSSAssigner:
         ignore_iof_thr: priors with more than this share of their area in an ignore region are ignored
             unless they become positive; <= 0 switches ignore regions off.
         ensure_positive: give every gt at least one positive as far as priors suffice (not in the paper; see
-            :func:`atss_ext.ops.reference.ensure_positives`).
+            :func:`atss_ext.ops.reference.assignment.ensure_positives`).
 
     Raises:
         ValueError: for ``topk`` < 1 or an unknown ``candidates``.
@@ -67,6 +69,7 @@ class ATSSAssigner:
         gts: PackedGts,
         valid: Tensor | None = None,
         priors_per_location: int = 1,
+        grid: Sequence[ops.GridLevel] | None = None,
     ) -> BatchAssignment:
         """Assigns every prior of every image of a batch.
 
@@ -76,6 +79,7 @@ class ATSSAssigner:
             gts: of the batch.
             valid: [B, N] bool, False for priors that take no part (in the padding); they come back as -1.
             priors_per_location: anchors at one location.
+            grid: the levels from :func:`atss_ext.ops.find_grid`, where they are grids; same result, faster.
 
         Returns:
             :class:`BatchAssignment`.
@@ -85,18 +89,23 @@ class ATSSAssigner:
                 fit, or ``priors_per_location`` is below 1.
         """
         _check(priors, level_sizes, gts, valid, priors_per_location)
-        per_location = priors_per_location if self.candidates == 'per_location' else 1
-        result = ops.atss_assign(
-            priors,
-            level_sizes,
-            gts.boxes,
-            gts.offsets,
-            self.topk * per_location,
-            valid=valid,
-            ignored=self._ignored(priors, gts),
-            aligned_iou=self._aligned_iou,
-            ensure_positive=self.ensure_positive,
-        )
+        k = self.topk * (priors_per_location if self.candidates == 'per_location' else 1)
+        if self._is_plain_iou or not gts.boxes.size(0) or not priors.size(0):
+            result = ops.atss_assign(
+                priors,
+                level_sizes,
+                gts.boxes,
+                gts.offsets,
+                k,
+                valid,
+                gts.ignore_boxes,
+                gts.ignore_offsets,
+                self.ignore_iof_thr,
+                self.ensure_positive,
+                grid,
+            )
+        else:
+            result = self._assign_by_calculator(priors, level_sizes, gts, k, valid, grid)
         return BatchAssignment(result.assigned, result.ious)
 
     def assign(
@@ -126,29 +135,46 @@ class ATSSAssigner:
 
     @property
     def _is_plain_iou(self) -> bool:
-        """Whether the calculator is mmdet's plain IoU, which ``ops`` computes itself."""
-        return type(self.iou_calculator) is BboxOverlaps2D and self.iou_calculator.dtype is None
+        """Whether the calculator is plain IoU, which the op computes itself."""
+        if type(self.iou_calculator) is MMDetBboxOverlaps2D:
+            return self.iou_calculator.dtype is None
+        return type(self.iou_calculator) is BboxOverlaps2D
 
-    def _ignored(self, priors: Tensor, gts: PackedGts) -> Tensor | None:
-        """[B, N] bool, priors in ignore regions; None where there are none.
+    def _assign_by_calculator(
+        self,
+        priors: Tensor,
+        level_sizes: Sequence[int],
+        gts: PackedGts,
+        k: int,
+        valid: Tensor | None,
+        grid: Sequence[ops.GridLevel] | None,
+    ) -> ops.Assignment:
+        """The same with overlaps of the user's own calculator."""
+        dtype = compute_dtype(torch.promote_types(priors.dtype, gts.boxes.dtype))
+        priors, boxes = priors.to(dtype), gts.boxes.to(dtype)
+        ignored = None
+        if self.ignore_iof_thr > 0 and gts.ignore_boxes is not None and gts.ignore_offsets is not None:
+            regions = gts.ignore_boxes.to(dtype)
+            ignored = ops.ignored_priors(
+                priors, regions, gts.ignore_offsets, gts.offsets, self.ignore_iof_thr, self._iof
+            )
+        candidates = ops.center_topk(priors, level_sizes, boxes, gts.offsets, k, valid, ignored, grid)
+        return ops.assign_candidates(
+            candidates,
+            priors,
+            boxes,
+            gts.offsets,
+            valid,
+            ignored,
+            aligned_iou=self._aligned_iou,
+            ensure_positive=self.ensure_positive,
+        )
 
-        An image without gts has none, as in mmdet: all its priors are background.
-        """
-        if self.ignore_iof_thr <= 0 or gts.ignore_boxes is None or gts.ignore_offsets is None:
-            return None
-        images = gt_image_ids(gts.ignore_offsets, gts.ignore_boxes.size(0))
-        boxes = gts.ignore_boxes.to(priors.dtype)
-        overlap = box_iof if self._is_plain_iou else self._calculator_iof
-        hit = ops.ignored_priors(priors, boxes, images, gts.num_images, self.ignore_iof_thr, overlap)
-        return hit & (gts.offsets.diff() > 0)[:, None]
-
-    def _calculator_iof(self, priors: Tensor, boxes: Tensor) -> Tensor:
+    def _iof(self, priors: Tensor, boxes: Tensor) -> Tensor:
         return self.iou_calculator(priors, boxes, mode='iof')
 
     def _aligned_iou(self, priors: Tensor, boxes: Tensor) -> Tensor:
-        """Overlap of prior i with box i, [n]: ours for mmdet's plain IoU, else the calculator's."""
-        if self._is_plain_iou:
-            return ops.aligned_box_iou(priors, boxes)
+        """Overlap of prior i with box i, [n], by a calculator that may only know all pairs."""
         calculator = self.iou_calculator
         if 'is_aligned' in inspect.signature(calculator).parameters:
             return calculator(priors, boxes, is_aligned=True)
@@ -157,16 +183,20 @@ class ATSSAssigner:
 
 
 def _anchors_per_location(priors: Tensor, level_sizes: Sequence[int]) -> int:
-    """How many priors share the first location's centre, in the first level that has any.
+    """How many priors of a level share a centre: the longest run of neighbours that do.
 
-    mmdet's call does not say. Priors of one location are neighbours in mmdet's order; their centres agree
+    mmdet's call does not say, and with ``allowed_border`` its heads have already left out some anchors of
+    the locations near a border. Priors of one location are neighbours in mmdet's order; their centres agree
     up to rounding.
     """
-    # Levels without priors hold no place: the first prior opens the first level that has any.
-    level = priors[: next(size for size in level_sizes if size)].float()
-    centers = box_centers(level)
-    same = (centers - centers[0]).abs().amax(1) < 1e-3 * (level[0, 2:] - level[0, :2]).amax().clamp(min=1)
-    return int(same.long().cumprod(0).sum().clamp(min=1))
+    boxes = priors.float()
+    centers = box_centers(boxes)
+    room = 1e-3 * (boxes[1:, 2:] - boxes[1:, :2]).amax(1).clamp(min=1)
+    breaks = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    breaks[1:] = (centers[1:] - centers[:-1]).abs().amax(1) >= room
+    starts = torch.tensor([0, *level_sizes]).cumsum(0)[:-1]
+    breaks[starts[starts < len(boxes)].to(boxes.device)] = True
+    return int(breaks.cumsum(0).bincount().max())
 
 
 def _check(

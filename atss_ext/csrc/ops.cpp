@@ -1,8 +1,32 @@
 // The schemas of every native op, and the empty module that lets Python import the library.
+//
+// Letters: B images, T gts of the batch (packed, image b owns [offsets[b], offsets[b + 1])), N priors of an
+// image, L levels, C candidates of a gt. grid_shapes and grid_geometry describe levels that are grids
+// (arguments.h); both are empty for any priors.
 #include <Python.h>
 #include <torch/library.h>
 
-TORCH_LIBRARY(atss_ext, m) { m.def("aligned_box_iou(Tensor boxes1, Tensor boxes2) -> Tensor"); }
+TORCH_LIBRARY(atss_ext, m) {
+  // [N, 4] x [M, 4] -> [N, M]; [B, N, 4] x [B, M, 4] -> [B, N, M];
+  // with offsets, [N, 4] or [B, N, 4] x [T, 4] -> [N, T]
+  m.def("batched_box_iou(Tensor boxes1, Tensor boxes2, Tensor? offsets, str mode) -> Tensor");
+  // [..., 4] x [..., 4] -> [...]
+  m.def("aligned_box_iou(Tensor boxes1, Tensor boxes2, str mode) -> Tensor");
+  m.def("aligned_box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, str mode) -> (Tensor, Tensor)");
+  // -> indices [T, C], distances [T, C]
+  m.def(
+      "center_topk(Tensor priors, int[] level_sizes, Tensor gt_boxes, Tensor offsets, int k, Tensor? valid, "
+      "Tensor? ignored, int[] grid_shapes, float[] grid_geometry) -> (Tensor, Tensor)");
+  // -> assigned [B, N], ious [B, N], thresholds [T], num_positives [T]
+  m.def(
+      "atss_assign(Tensor priors, int[] level_sizes, Tensor gt_boxes, Tensor offsets, int k, Tensor? valid, "
+      "Tensor? ignore_boxes, Tensor? ignore_offsets, float ignore_iof_thr, bool ensure_positive, "
+      "int[] grid_shapes, float[] grid_geometry) -> (Tensor, Tensor, Tensor, Tensor)");
+  // -> labels [B, N], weights [B, N], positive [B, N], boxes [B, N, 4], centerness [B, N], num_positives []
+  m.def(
+      "gather_targets(Tensor priors, Tensor assigned, Tensor gt_boxes, Tensor gt_labels, Tensor offsets, "
+      "int num_classes, float pos_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+}
 
 // Importing atss_ext._C only has to run the registrations above: no Python binding is involved, so one
 // wheel serves every CPython from 3.10 on (Py_LIMITED_API).

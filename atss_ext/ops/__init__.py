@@ -1,6 +1,31 @@
 """The only door to native code; knows neither mmdet nor mmengine."""
 
-from atss_ext.ops.native import aligned_box_iou, available
-from atss_ext.ops.reference import Assignment, atss_assign, ignored_priors
+from atss_ext.ops.assignment import atss_assign, center_topk, gather_targets
+from atss_ext.ops.box_iou import aligned_box_iou, batched_box_iou
+from atss_ext.ops.grid import GridLevel, find_grid
+from atss_ext.ops.native import available
+from atss_ext.ops.reference import (
+    Assignment,
+    Candidates,
+    IoUMode,
+    Targets,
+    assign_candidates,
+    ignored_priors,
+)
 
-__all__ = ['Assignment', 'aligned_box_iou', 'atss_assign', 'available', 'ignored_priors']
+__all__ = [
+    'Assignment',
+    'Candidates',
+    'GridLevel',
+    'IoUMode',
+    'Targets',
+    'aligned_box_iou',
+    'assign_candidates',
+    'atss_assign',
+    'available',
+    'batched_box_iou',
+    'center_topk',
+    'find_grid',
+    'gather_targets',
+    'ignored_priors',
+]

@@ -1,22 +1,22 @@
-"""The one place that touches the compiled library: loading, fake kernels, typed wrappers.
+"""Loading the compiled library, and saying once where it is not.
 
-Without the library (``ATSS_EXT_NO_NATIVE=1`` at build time, or a source tree that was never built) the
-plain PyTorch of :mod:`atss_ext.ops.reference` runs instead and says so once.
+Without it (``ATSS_EXT_NO_NATIVE=1`` at build time, or a source tree that was never built) the plain PyTorch
+of :mod:`atss_ext.ops.reference` runs instead; the same for a device the library was not built for.
 """
 
-import functools
 import importlib
 import warnings
 
 import torch
 from torch import Tensor
 
-from atss_ext.ops import reference
+# An op that every backend implements stands for all.
+_PROBE = 'atss_ext::atss_assign'
+_DISPATCH_KEYS = {'cpu': 'CPU', 'cuda': 'CUDA'}
 
 
-@functools.cache
-def available() -> bool:
-    """Whether the compiled library is there and loads; the reason it is not is told once."""
+def _load() -> frozenset[str]:
+    """Loads the library; returns the device types it serves."""
     try:
         importlib.import_module('atss_ext._C')
     except ImportError as error:
@@ -25,31 +25,20 @@ def available() -> bool:
             'Reinstall with `pip install --no-build-isolation -e .` to build it for this torch.',
             stacklevel=2,
         )
-        return False
-    torch.library.register_fake('atss_ext::aligned_box_iou', _fake_aligned_box_iou)
-    return True
+        return frozenset()
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    return frozenset(device for device, key in _DISPATCH_KEYS.items() if has_kernel(_PROBE, key))
 
 
-def _fake_aligned_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    return boxes1.new_empty(boxes1.shape[:1])
+# Read at import, so that the ops stay traceable: torch.compile sees a constant.
+DEVICES = _load()
 
 
-def aligned_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """IoU of box i with box i.
+def available() -> bool:
+    """Whether the compiled library is there and loads."""
+    return bool(DEVICES)
 
-    Args:
-        boxes1: [N, 4] xyxy, any float dtype; half precision is computed in float32.
-        boxes2: [N, 4] xyxy, dtype and device of ``boxes1``.
 
-    Returns:
-        [N] in [0, 1], dtype of the input; zero-area pairs give 0. Native on the CPU, PyTorch elsewhere
-        and wherever a gradient is wanted.
-
-    Raises:
-        RuntimeError: when shapes or dtypes differ.
-    """
-    wants_grad = torch.is_grad_enabled() and (boxes1.requires_grad or boxes2.requires_grad)
-    if boxes1.device.type == 'cpu' and not wants_grad and available():
-        return torch.ops.atss_ext.aligned_box_iou(boxes1, boxes2)
-    dtype = reference.compute_dtype(boxes1.dtype)
-    return reference.aligned_box_iou(boxes1.to(dtype), boxes2.to(dtype)).to(boxes1.dtype)
+def serves(tensor: Tensor) -> bool:
+    """Whether the compiled library has kernels for the tensor's device."""
+    return tensor.device.type in DEVICES

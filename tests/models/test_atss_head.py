@@ -16,6 +16,7 @@ from atss_ext.registry import MODELS
 
 STRIDES = [8, 16, 32, 64, 128]
 BATCH_SHAPE = (160, 224)
+FEATURE_SHAPES = tuple((-(-160 // s), -(-224 // s)) for s in STRIDES)
 IMAGE_SHAPES = [(160, 224), (100, 224), (160, 90), (33, 47)]
 
 
@@ -192,20 +193,17 @@ def test_settings_equal_mmdet(overrides):
 )
 def test_stock_assigners_fit_our_head(assigner):
     ours, _ = pair_of_heads(assigner)
-    level_priors = ours.level_priors(
-        tuple((-(-160 // s), -(-224 // s)) for s in STRIDES), torch.device('cpu')
-    )
-    priors, sizes = torch.cat(level_priors), [len(level) for level in level_priors]
+    pyramid = ours.pyramid_priors(FEATURE_SHAPES, torch.device('cpu'))
     images = gts((10, 0, 25))
-    targets = ours.get_targets(priors, sizes, PackedGts.from_instances(images))
+    targets = ours.get_targets(pyramid, PackedGts.from_instances(images))
     for image, instances in enumerate(images):
-        arguments = [InstanceData(priors=priors), instances]
+        arguments = [InstanceData(priors=pyramid.boxes), instances]
         if 'ATSS' in assigner['type']:
-            arguments.insert(1, sizes)
+            arguments.insert(1, pyramid.sizes)
         expected = ours.assigner.assign(*arguments)
         labels = torch.where(expected.gt_inds > 0, expected.labels, 7)
         assert torch.equal(targets.labels[image], labels)
-        assert torch.equal(targets.label_weights[image], (expected.gt_inds >= 0).float())
+        assert torch.equal(targets.weights[image], (expected.gt_inds >= 0).float())
     losses, gradients, _ = losses_and_gradients(ours, (10, 0, 25))
     assert all(torch.isfinite(level) for levels in losses.values() for level in levels)
     assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
@@ -273,14 +271,11 @@ class ReadsBack(TorchDispatchMode):
 
 def test_target_making_reads_nothing_back():
     ours, theirs = pair_of_heads()
-    levels = ours.level_priors(tuple((-(-160 // s), -(-224 // s)) for s in STRIDES), torch.device('cpu'))
-    priors, sizes = torch.cat(levels), [len(level) for level in levels]
+    pyramid = ours.pyramid_priors(FEATURE_SHAPES, torch.device('cpu'))
     packed = PackedGts.from_instances(gts((10, 3, 25, 0)))
     with ReadsBack() as ours_mode:
-        valid = valid_priors(
-            ours.prior_generator, priors, tuple((-(-160 // s), -(-224 // s)) for s in STRIDES), metas(4), -1
-        )
-        ours.get_targets(priors, sizes, packed, valid)
+        valid = valid_priors(ours.prior_generator, pyramid.boxes, FEATURE_SHAPES, metas(4), -1)
+        ours.get_targets(pyramid, packed, valid)
     assert ours_mode.found == []
     outputs = theirs(features(4))
     with ReadsBack() as their_mode:
@@ -290,8 +285,7 @@ def test_target_making_reads_nothing_back():
 
 def test_number_of_ops_does_not_grow_with_images_or_gts():
     ours, _ = pair_of_heads()
-    levels = ours.level_priors(tuple((-(-160 // s), -(-224 // s)) for s in STRIDES), torch.device('cpu'))
-    priors, sizes = torch.cat(levels), [len(level) for level in levels]
+    pyramid = ours.pyramid_priors(FEATURE_SHAPES, torch.device('cpu'))
 
     def count(counts) -> int:
         packed = PackedGts.from_instances(gts(counts))
@@ -304,7 +298,7 @@ def test_number_of_ops_does_not_grow_with_images_or_gts():
                 return func(*args, **(kwargs or {}))
 
         with Count():
-            ours.get_targets(priors, sizes, packed)
+            ours.get_targets(pyramid, packed)
         return Count.total
 
     assert count((3,)) == count((3, 40, 0, 100))
@@ -312,13 +306,14 @@ def test_number_of_ops_does_not_grow_with_images_or_gts():
 
 def test_priors_are_cached_per_feature_shape():
     ours, _ = pair_of_heads()
-    shapes = tuple((-(-160 // s), -(-224 // s)) for s in STRIDES)
-    first = ours.level_priors(shapes, torch.device('cpu'))
-    assert ours.level_priors(shapes, torch.device('cpu')) is first
-    other = ours.level_priors(((4, 4), (2, 2), (1, 1), (1, 1), (1, 1)), torch.device('cpu'))
-    assert [len(level) for level in other] == [16, 4, 1, 1, 1]
-    expected = ours.prior_generator.grid_priors(list(shapes), device='cpu')
-    assert all(torch.equal(a, b) for a, b in zip(first, expected, strict=True))
+    first = ours.pyramid_priors(FEATURE_SHAPES, torch.device('cpu'))
+    assert ours.pyramid_priors(FEATURE_SHAPES, torch.device('cpu')) is first
+    other = ours.pyramid_priors(((4, 4), (2, 2), (1, 1), (1, 1), (1, 1)), torch.device('cpu'))
+    assert other.sizes == [16, 4, 1, 1, 1]
+    expected = ours.prior_generator.grid_priors(list(FEATURE_SHAPES), device='cpu')
+    assert all(torch.equal(a, b) for a, b in zip(first.levels, expected, strict=True))
+    assert [(level.height, level.width) for level in first.grid] == list(FEATURE_SHAPES)
+    assert [level.stride for level in first.grid[:3]] == [(8, 8), (16, 16), (32, 32)]
 
 
 def test_encoded_regression_is_refused():

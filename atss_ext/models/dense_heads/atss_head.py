@@ -1,7 +1,6 @@
 """The ATSS head with targets and losses made for the whole batch at once."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,34 +8,14 @@ from mmdet.models.dense_heads import ATSSHead as MMDetATSSHead
 from mmdet.utils import InstanceList, OptInstanceList, reduce_mean
 from torch import Tensor
 
-from atss_ext.assigners.base import PackedGts, assign_batch
+from atss_ext import ops
+from atss_ext.assigners import PackedGts, assign_batch
 from atss_ext.models.dense_heads.prior_validity import valid_priors
+from atss_ext.models.dense_heads.pyramid_priors import PyramidPriors
 from atss_ext.registry import MODELS
 
 # Feature shapes whose priors are kept: multi-scale training sees a few dozen.
 PRIOR_CACHE_SIZE = 64
-
-
-@dataclass(frozen=True)
-class ATSSTargets:
-    """What every prior of every image learns.
-
-    Attributes:
-        labels: [B, N] int64; ``num_classes`` for background and for priors that take no part.
-        label_weights: [B, N]; 0 for ignored priors.
-        positive: [B, N] bool.
-        boxes: [B, N, 4] xyxy, pixels; the gt of a positive, elsewhere the prior itself (so that every
-            value computed from it is finite).
-        centerness: [B, N]; 0 where not positive.
-        num_positives: scalar; positives summed over images, at least 1 an image (mmdet's ``avg_factor``).
-    """
-
-    labels: Tensor
-    label_weights: Tensor
-    positive: Tensor
-    boxes: Tensor
-    centerness: Tensor
-    num_positives: Tensor
 
 
 @MODELS.register_module()
@@ -61,62 +40,46 @@ class ATSSHead(MMDetATSSHead):
                 'ATSSHead regresses decoded boxes (its loss is an IoU loss), got reg_decoded_bbox=False: '
                 'remove that key from the config'
             )
-        self._priors: OrderedDict[tuple, tuple[Tensor, ...]] = OrderedDict()
+        self._priors: OrderedDict[tuple, PyramidPriors] = OrderedDict()
 
-    def level_priors(self, shapes: tuple[tuple[int, int], ...], device: torch.device) -> tuple[Tensor, ...]:
-        """L tensors [n, 4] xyxy, pixels: the priors of feature maps of these (height, width), cached."""
+    def pyramid_priors(self, shapes: tuple[tuple[int, int], ...], device: torch.device) -> PyramidPriors:
+        """The priors of feature maps of these (height, width), cached."""
         key = (shapes, device)
         if key not in self._priors:
-            self._priors[key] = tuple(self.prior_generator.grid_priors(list(shapes), device=device))
+            self._priors[key] = PyramidPriors.generate(self.prior_generator, shapes, device)
             if len(self._priors) > PRIOR_CACHE_SIZE:
                 self._priors.popitem(last=False)
         self._priors.move_to_end(key)
         return self._priors[key]
 
     def get_targets(  # type: ignore[override]
-        self,
-        priors: Tensor,
-        level_sizes: list[int],
-        gts: PackedGts,
-        valid: Tensor | None = None,
-    ) -> ATSSTargets:
+        self, priors: PyramidPriors, gts: PackedGts, valid: Tensor | None = None
+    ) -> ops.Targets:
         """Targets of all images at once.
 
         Args:
-            priors: [N, 4] xyxy, pixels; all levels one after the other.
-            level_sizes: L counts that sum to N.
+            priors: of the feature maps.
             gts: of the batch.
             valid: [B, N] bool, False for priors in the padding; None when all are valid.
         """
         result = assign_batch(
-            self.assigner, priors, level_sizes, gts, valid, priors_per_location=self.num_base_priors
+            self.assigner,
+            priors.boxes,
+            priors.sizes,
+            gts,
+            valid,
+            priors_per_location=self.num_base_priors,
+            grid=priors.grid,
         )
-        positive = result.assigned > 0
-        labels = torch.full_like(result.assigned, self.num_classes)
-        boxes = priors.expand(gts.num_images, -1, -1)
-        if gts.boxes.size(0):
-            index = result.gt_index(gts)
-            labels = torch.where(positive, gts.labels[index], labels)
-            boxes = torch.where(positive[..., None], gts.boxes[index].to(priors.dtype), boxes)
-        weights = (result.assigned >= 0).to(priors.dtype)
-        if self.train_cfg['pos_weight'] > 0:
-            weights = torch.where(positive, self.train_cfg['pos_weight'], weights)
-        centerness = self.centerness_target(priors, boxes).masked_fill(~positive, 0)
-        num_positives = positive.sum(1).clamp(min=1).sum().to(priors.dtype)
-        return ATSSTargets(labels, weights, positive, boxes, centerness, num_positives)
-
-    def centerness_target(self, anchors: Tensor, gts: Tensor) -> Tensor:
-        """Centerness of prior centres in boxes (FCOS eq. 3): [..., 4], [..., 4] -> [...] in [0, 1].
-
-        0 for a centre outside its box, where the formula has no value (mmdet asserts instead): such
-        positives come from assigners that do not ask for the centre inside.
-        """
-        centers = (anchors[..., :2] + anchors[..., 2:]) / 2
-        left_top, right_bottom = centers - gts[..., :2], gts[..., 2:] - centers
-        shorter = torch.minimum(left_top, right_bottom).clamp(min=0)
-        longer = torch.maximum(left_top, right_bottom).clamp(min=torch.finfo(gts.dtype).tiny)
-        ratio = shorter / longer
-        return torch.sqrt(ratio[..., 0] * ratio[..., 1])
+        return ops.gather_targets(
+            priors.boxes,
+            result.assigned,
+            gts.boxes.to(priors.boxes.dtype),
+            gts.labels,
+            gts.offsets,
+            self.num_classes,
+            self.train_cfg['pos_weight'],
+        )
 
     def loss_by_feat(
         self,
@@ -141,25 +104,26 @@ class ATSSHead(MMDetATSSHead):
             ``loss_cls``, ``loss_bbox``, ``loss_centerness``: a scalar a level each.
         """
         shapes = tuple((level.size(2), level.size(3)) for level in bbox_preds)
-        levels = self.level_priors(shapes, cls_scores[0].device)
-        priors, sizes = torch.cat(levels), [len(level) for level in levels]
+        priors = self.pyramid_priors(shapes, cls_scores[0].device)
         gts = PackedGts.from_instances(batch_gt_instances, batch_gt_instances_ignore)
         valid = valid_priors(
-            self.prior_generator, priors, shapes, batch_img_metas, self.train_cfg['allowed_border']
+            self.prior_generator, priors.boxes, shapes, batch_img_metas, self.train_cfg['allowed_border']
         )
-        targets = self.get_targets(priors, sizes, gts, valid)
+        targets = self.get_targets(priors, gts, valid)
         # One reduction over the ranks, made whatever this rank holds: one without gts keeps nobody waiting.
         totals = reduce_mean(torch.stack([targets.num_positives, targets.centerness.sum()]))
         num_positives, centerness_sum = totals[0], totals[1].clamp(min=1)
         losses: dict[str, list[Tensor]] = {'loss_cls': [], 'loss_bbox': [], 'loss_centerness': []}
         start = 0
         for level, outputs in enumerate(zip(cls_scores, bbox_preds, centernesses, strict=True)):
-            own = slice(start, start + sizes[level])
-            cls, box, centerness = self._level_loss(*outputs, levels[level], targets, own, num_positives)
+            own = slice(start, start + priors.sizes[level])
+            cls, box, centerness = self._level_loss(
+                *outputs, priors.levels[level], targets, own, num_positives
+            )
             losses['loss_cls'].append(cls)
             losses['loss_bbox'].append(box / centerness_sum)
             losses['loss_centerness'].append(centerness)
-            start += sizes[level]
+            start += priors.sizes[level]
         return losses
 
     def _level_loss(
@@ -168,7 +132,7 @@ class ATSSHead(MMDetATSSHead):
         bbox_pred: Tensor,
         centerness: Tensor,
         priors: Tensor,
-        targets: ATSSTargets,
+        targets: ops.Targets,
         own: slice,
         num_positives: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,7 +141,7 @@ class ATSSHead(MMDetATSSHead):
         loss_cls = self.loss_cls(
             scores,
             targets.labels[:, own].reshape(-1),
-            targets.label_weights[:, own].reshape(-1),
+            targets.weights[:, own].reshape(-1),
             avg_factor=num_positives,
         )
         positive = targets.positive[:, own].reshape(-1)

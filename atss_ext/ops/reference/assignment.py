@@ -1,9 +1,7 @@
-"""The assignment in plain PyTorch: public, readable, and the oracle every kernel is held against.
+"""The assignment in plain PyTorch: readable, and the oracle every kernel is held against.
 
-Nothing here loops over images or gts, reads a value back to the host or depends on how ties happen to
-fall in a library sort. Letters: B images, T gts of the batch (packed), N priors, L levels, C candidates.
-
-Half precision is computed in float32, because 11 bits cannot order the distances of a large image.
+Nothing here loops over images or gts or depends on how ties happen to fall in a library sort; only
+:func:`ensure_positives` reads values back to the host.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,29 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from atss_ext.ops.reference.boxes import aligned_box_iou, box_centers, compute_dtype, gt_image_ids
+from atss_ext.ops.reference.candidates import DISTANCE_CHUNK, Candidates, center_topk
+
 # The centre of a positive lies at least this far inside its gt, in pixels (official ATSS code, mmdet).
 CENTER_MARGIN = 0.01
-# The distance given to priors inside an ignore region: behind every real one, still selectable (mmdet).
-IGNORED_DISTANCE = 1e8
-# Keeps 0/0 out of IoUs of zero-area boxes (mmdet's ``bbox_overlaps``).
-IOU_EPS = 1e-6
-# Entries of a distance matrix held at a time, so that memory does not grow with T x N.
-DISTANCE_CHUNK = 1 << 22
-
 
 BoxOverlap = Callable[[Tensor, Tensor], Tensor]
-
-
-class Candidates(NamedTuple):
-    """The nearest priors of every gt, level by level.
-
-    Attributes:
-        prior_index: [T, C] int64, index of the prior within the image; 0 where not ``valid``.
-        valid: [T, C] bool, False where a level has fewer usable priors than asked for.
-    """
-
-    prior_index: Tensor
-    valid: Tensor
 
 
 class Assignment(NamedTuple):
@@ -51,118 +33,6 @@ class Assignment(NamedTuple):
     ious: Tensor
     thresholds: Tensor
     num_positives: Tensor
-
-
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype an assignment is computed in: float64 stays, all else is float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def aligned_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """IoU of box i with box i, operation by operation as mmdet's ``bbox_overlaps`` computes it.
-
-    Args:
-        boxes1: [..., 4] xyxy, pixels.
-        boxes2: [..., 4] xyxy, pixels.
-
-    Returns:
-        [...] IoUs in [0, 1]; a zero-area pair gives 0.
-    """
-    area1 = (boxes1[..., 2] - boxes1[..., 0]) * (boxes1[..., 3] - boxes1[..., 1])
-    area2 = (boxes2[..., 2] - boxes2[..., 0]) * (boxes2[..., 3] - boxes2[..., 1])
-    size = torch.minimum(boxes1[..., 2:], boxes2[..., 2:]) - torch.maximum(boxes1[..., :2], boxes2[..., :2])
-    size = size.clamp(min=0)
-    overlap = size[..., 0] * size[..., 1]
-    return overlap / (area1 + area2 - overlap).clamp(min=IOU_EPS)
-
-
-def box_centers(boxes: Tensor) -> Tensor:
-    """Centres of xyxy boxes: [..., 4] -> [..., 2] (x, y)."""
-    return (boxes[..., :2] + boxes[..., 2:4]) / 2
-
-
-def gt_image_ids(offsets: Tensor, num_gts: int) -> Tensor:
-    """The image of every packed gt: offsets [B+1] -> [T] int64, without reading ``offsets`` back."""
-    gt = torch.arange(num_gts, device=offsets.device)
-    return torch.searchsorted(offsets[1:].contiguous(), gt, right=True)
-
-
-def _nearest(distances: Tensor, k: int) -> Tensor:
-    """Indices [T, k] of the k smallest of ``distances`` [T, n] >= 0; of equal ones the lower index.
-
-    ``torch.topk`` leaves the order of ties open. The bits of a non-negative float32 order like an
-    integer, so distance and index packed into one int64 make every key unique.
-    """
-    if distances.dtype == torch.float64:
-        return distances.sort(dim=1, stable=True).indices[:, :k]
-    column = torch.arange(distances.size(1), device=distances.device)
-    keys = (distances.view(torch.int32).to(torch.int64) << 32) | column
-    return keys.topk(k, dim=1, largest=False, sorted=True).values & 0xFFFFFFFF
-
-
-def _level_candidates(
-    prior_centers: Tensor,
-    gt_centers: Tensor,
-    image_ids: Tensor,
-    k: int,
-    valid: Tensor | None,
-    ignored: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """:func:`center_topk` on one level: indices within the level [T, k] and whether they may be used."""
-    distances = (prior_centers[None] - gt_centers[:, None]).square_().sum(-1)  # [T, n]
-    if ignored is not None:
-        distances.masked_fill_(ignored[image_ids], IGNORED_DISTANCE**2)
-    if valid is not None:
-        distances.masked_fill_(~valid[image_ids], float('inf'))
-    nearest = _nearest(distances, k)
-    return nearest, distances.gather(1, nearest) < float('inf')
-
-
-def center_topk(
-    priors: Tensor,
-    level_sizes: Sequence[int],
-    gt_boxes: Tensor,
-    image_ids: Tensor,
-    k: int,
-    valid: Tensor | None = None,
-    ignored: Tensor | None = None,
-) -> Candidates:
-    """The k priors of every level whose centres are nearest (L2) to each gt's centre (ATSS, Alg. 1, l. 3-6).
-
-    Args:
-        priors: [N, 4] xyxy, float32 or float64; all levels one after the other.
-        level_sizes: L counts that sum to N.
-        gt_boxes: [T, 4] xyxy.
-        image_ids: [T] int64, the image of every gt.
-        k: candidates a level; a smaller level gives all it has.
-        valid: [B, N] bool; False priors (in the padding, say) can never be candidates.
-        ignored: [B, N] bool; True priors come after all others, as in mmdet.
-
-    Returns:
-        :class:`Candidates` with C = sum over levels of min(k, level size): level by level, nearest first;
-        of equal distances the lower prior index first.
-    """
-    prior_centers, gt_centers = box_centers(priors), box_centers(gt_boxes)
-    index, usable, start = [], [], 0
-    for size in level_sizes:
-        level = slice(start, start + size)
-        rows = max(1, DISTANCE_CHUNK // max(1, size))
-        chunks = [
-            _level_candidates(
-                prior_centers[level],
-                centers,
-                images,
-                min(k, size),
-                None if valid is None else valid[:, level],
-                None if ignored is None else ignored[:, level],
-            )
-            for centers, images in zip(gt_centers.split(rows), image_ids.split(rows), strict=True)
-        ]
-        index.append(torch.cat([nearest for nearest, _ in chunks]) + start)
-        usable.append(torch.cat([ok for _, ok in chunks]))
-        start += size
-    found, usable_all = torch.cat(index, 1), torch.cat(usable, 1)
-    return Candidates(found.masked_fill(~usable_all, 0), usable_all)
 
 
 def adaptive_threshold(candidate_ious: Tensor, valid: Tensor) -> Tensor:
@@ -223,37 +93,37 @@ def resolve_conflicts(
 
 def box_iof(priors: Tensor, boxes: Tensor) -> Tensor:
     """Share of each prior's own area that lies in each box (IoF): [N, 4], [s, 4] -> [N, s]."""
-    area = (priors[:, 2] - priors[:, 0]) * (priors[:, 3] - priors[:, 1])
-    left_top = torch.maximum(priors[:, None, :2], boxes[None, :, :2])
-    size = (torch.minimum(priors[:, None, 2:4], boxes[None, :, 2:]) - left_top).clamp_(min=0)
-    return size[..., 0] * size[..., 1] / area.clamp(min=IOU_EPS)[:, None]
+    return aligned_box_iou(priors[:, None], boxes[None], 'iof')
 
 
 def ignored_priors(
     priors: Tensor,
     ignore_boxes: Tensor,
-    ignore_image_ids: Tensor,
-    num_images: int,
+    ignore_offsets: Tensor,
+    offsets: Tensor,
     iof_thr: float,
     iof: BoxOverlap = box_iof,
 ) -> Tensor:
     """Priors of which more than ``iof_thr`` of the area lies in one ignore box: [B, N] bool.
 
+    An image without gts has none, as in mmdet: all its priors are background.
+
     Args:
         priors: [N, 4] xyxy.
         ignore_boxes: [S, 4] xyxy, packed over the batch.
-        ignore_image_ids: [S] int64.
-        num_images: B.
+        ignore_offsets: [B+1] int64.
+        offsets: [B+1] int64, of the gts.
         iof_thr: share of the prior's own area (IoF, intersection over foreground).
         iof: the share, ``([N, 4], [s, 4]) -> [N, s]``.
     """
     num_priors = priors.size(0)
-    hit = torch.zeros((num_images, num_priors), dtype=torch.uint8, device=priors.device)
+    hit = torch.zeros((offsets.numel() - 1, num_priors), dtype=torch.uint8, device=priors.device)
     rows = max(1, DISTANCE_CHUNK // max(1, num_priors))
-    for boxes, images in zip(ignore_boxes.split(rows), ignore_image_ids.split(rows), strict=True):
+    image_ids = gt_image_ids(ignore_offsets, ignore_boxes.size(0))
+    for boxes, images in zip(ignore_boxes.split(rows), image_ids.split(rows), strict=True):
         inside = (iof(priors, boxes) > iof_thr).t().to(torch.uint8)
         hit.scatter_reduce_(0, images[:, None].expand_as(inside), inside, 'amax')
-    return hit.bool()
+    return hit.bool() & (offsets.diff() > 0)[:, None]
 
 
 def candidate_ious(
@@ -280,46 +150,30 @@ def to_assigned(
     return torch.where(winner < num_gts, winner - offsets[:-1, None] + 1, background)
 
 
-def atss_assign(
+def assign_candidates(
+    candidates: Candidates,
     priors: Tensor,
-    level_sizes: Sequence[int],
     gt_boxes: Tensor,
     offsets: Tensor,
-    k: int,
     valid: Tensor | None = None,
     ignored: Tensor | None = None,
     aligned_iou: BoxOverlap = aligned_box_iou,
     ensure_positive: bool = False,
 ) -> Assignment:
-    """Adaptive training sample selection for a whole batch (ATSS, Algorithm 1).
+    """Algorithm 1 from line 7 on: thresholds, positives and conflicts of given candidates.
 
     Args:
-        priors: [N, 4] xyxy, pixels, any float dtype; all levels one after the other.
-        level_sizes: L counts that sum to N.
-        gt_boxes: [T, 4] xyxy, pixels; the gts of all images one after the other.
-        offsets: [B+1] int64; image b owns ``gt_boxes[offsets[b]:offsets[b + 1]]``.
-        k: candidates a level.
-        valid: [B, N] bool; False priors take no part and come back as -1.
-        ignored: [B, N] bool, see :func:`ignored_priors`; such priors come back as -1 unless positive.
+        candidates: of every gt, as :func:`center_topk` returns them.
+        priors: [N, 4] xyxy, float32 or float64.
+        gt_boxes: [T, 4] xyxy, dtype of ``priors``.
+        offsets: [B+1] int64.
+        valid: [B, N] bool; False priors come back as -1.
+        ignored: [B, N] bool; True priors come back as -1 unless positive.
         aligned_iou: the overlap of prior i with gt i, ``([n, 4], [n, 4]) -> [n]``.
         ensure_positive: see :func:`ensure_positives`.
-
-    Returns:
-        :class:`Assignment`.
     """
     num_images, num_priors, num_gts = offsets.numel() - 1, priors.size(0), gt_boxes.size(0)
-    dtype = compute_dtype(torch.promote_types(priors.dtype, gt_boxes.dtype))
-    priors, gt_boxes = priors[:, :4].to(dtype), gt_boxes.to(dtype)
-    if num_gts == 0 or num_priors == 0:
-        winner = offsets.new_full((num_images, num_priors), num_gts)
-        return Assignment(
-            to_assigned(winner, offsets, num_gts, valid, ignored),
-            priors.new_zeros((num_images, num_priors)),
-            priors.new_full((num_gts,), float('inf')),
-            offsets.new_zeros(num_gts),
-        )
     image_ids = gt_image_ids(offsets, num_gts)
-    candidates = center_topk(priors, level_sizes, gt_boxes, image_ids, k, valid, ignored)
     ious = candidate_ious(candidates, priors, gt_boxes, aligned_iou)
     inside = centers_inside(box_centers(priors)[candidates.prior_index], gt_boxes[:, None])
     thresholds = adaptive_threshold(ious, candidates.valid)
@@ -334,6 +188,48 @@ def atss_assign(
         prior_ious,
         thresholds,
         count_wins(winner, num_gts),
+    )
+
+
+def _nobody(
+    priors: Tensor, num_gts: int, offsets: Tensor, valid: Tensor | None, ignored: Tensor | None
+) -> Assignment:
+    """The assignment where there are no gts, or no priors to give them."""
+    num_images, num_priors = offsets.numel() - 1, priors.size(0)
+    winner = offsets.new_full((num_images, num_priors), num_gts)
+    return Assignment(
+        to_assigned(winner, offsets, num_gts, valid, ignored),
+        priors.new_zeros((num_images, num_priors)),
+        priors.new_full((num_gts,), float('inf')),
+        offsets.new_zeros(num_gts),
+    )
+
+
+def atss_assign(
+    priors: Tensor,
+    level_sizes: Sequence[int],
+    gt_boxes: Tensor,
+    offsets: Tensor,
+    k: int,
+    valid: Tensor | None = None,
+    ignore_boxes: Tensor | None = None,
+    ignore_offsets: Tensor | None = None,
+    ignore_iof_thr: float = 0,
+    ensure_positive: bool = False,
+) -> Assignment:
+    """The whole of Algorithm 1 for a batch; arguments and result of :func:`atss_ext.ops.atss_assign`."""
+    dtype = compute_dtype(torch.promote_types(priors.dtype, gt_boxes.dtype))
+    priors, gt_boxes = priors.to(dtype), gt_boxes.to(dtype)
+    ignored = None
+    if ignore_boxes is not None and ignore_offsets is not None and ignore_iof_thr > 0:
+        boxes = ignore_boxes.to(dtype)
+        ignored = ignored_priors(priors, boxes, ignore_offsets, offsets, ignore_iof_thr)
+    num_gts = gt_boxes.size(0)
+    if num_gts == 0 or priors.size(0) == 0:
+        return _nobody(priors, num_gts, offsets, valid, ignored)
+    candidates = center_topk(priors, level_sizes, gt_boxes, offsets, k, valid, ignored)
+    return assign_candidates(
+        candidates, priors, gt_boxes, offsets, valid, ignored, ensure_positive=ensure_positive
     )
 
 

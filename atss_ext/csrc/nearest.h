@@ -1,0 +1,224 @@
+// The k nearest priors of a gt on one pyramid level (ATSS, Algorithm 1, lines 3-6), for host and device.
+//
+// Of equal distances the lower index wins, whatever the order of visit: every route gives the same list.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "box_iou.h"
+
+namespace atss_ext {
+
+// The distance given to priors inside an ignore region: behind every real one, still selectable (mmdet).
+constexpr double kIgnoredDistance = 1e8;
+// Priors that share one bounding rectangle of their centres when levels are not known to be grids, and
+// rectangles that are looked at together.
+constexpr int kBlock = 16;
+
+template <typename T>
+struct Point {
+  T x, y;
+};
+
+template <typename T>
+ATSS_HD Point<T> center_of(const T* box) {
+  return {(box[0] + box[2]) / 2, (box[1] + box[3]) / 2};
+}
+
+template <typename T>
+ATSS_HD T squared_distance(Point<T> a, Point<T> b) {
+  const T dx = a.x - b.x, dy = a.y - b.y;
+  return dx * dx + dy * dy;
+}
+
+// Which priors of one image take part, and which lie in an ignore region. Either may be null.
+struct PriorMasks {
+  const bool* valid;    // [N]
+  const bool* ignored;  // [N]
+
+  ATSS_HD bool any() const { return valid != nullptr || ignored != nullptr; }
+
+  // The squared distance a prior is ranked by; infinite for one that takes no part.
+  template <typename T>
+  ATSS_HD T ranked(T distance, int64_t prior) const {
+    if (valid != nullptr && !valid[prior]) return std::numeric_limits<T>::infinity();
+    if (ignored != nullptr && ignored[prior]) return T(kIgnoredDistance * kIgnoredDistance);
+    return distance;
+  }
+};
+
+// The nearest priors so far, nearest first. The memory is the caller's.
+template <typename T>
+struct NearestList {
+  T* distances;     // [capacity], squared
+  int32_t* priors;  // [capacity], index within the image
+  int capacity;
+  int size;
+
+  ATSS_HD NearestList(T* distances, int32_t* priors, int capacity)
+      : distances(distances), priors(priors), capacity(capacity), size(0) {}
+  ATSS_HD bool full() const { return size == capacity; }
+  ATSS_HD T farthest() const { return distances[capacity - 1]; }
+  // Nothing beyond this distance is admitted.
+  ATSS_HD T limit() const { return full() ? farthest() : std::numeric_limits<T>::infinity(); }
+  ATSS_HD bool precedes(T distance, int32_t prior, int place) const {
+    return distance < distances[place] || (distance == distances[place] && prior < priors[place]);
+  }
+
+  // Takes a prior in if it is among the nearest; NaN and infinity never are.
+  ATSS_HD void admit(T distance, int32_t prior) {
+    if (!(distance <= limit()) || distance == std::numeric_limits<T>::infinity()) return;
+    if (full() && !precedes(distance, prior, capacity - 1)) return;
+    int place = full() ? capacity - 1 : size++;
+    for (; place > 0 && precedes(distance, prior, place - 1); --place) {
+      distances[place] = distances[place - 1];
+      priors[place] = priors[place - 1];
+    }
+    distances[place] = distance;
+    priors[place] = prior;
+  }
+};
+
+// ---- Any priors: neighbours in index form blocks, blocks form groups; what is too far is skipped whole
+// -----
+
+// Rectangles that hold centres: least and greatest x and y.
+template <typename T>
+struct Rectangles {
+  T *left, *top, *right, *bottom;
+
+  ATSS_HD void set(int64_t i, T l, T t, T r, T b) const {
+    left[i] = l;
+    top[i] = t;
+    right[i] = r;
+    bottom[i] = b;
+  }
+  // A lower bound of what squared_distance gives for any centre inside. Rounding is monotone, so that it
+  // holds for the rounded distances too. An empty rectangle (from infinity to minus infinity) is infinitely
+  // far.
+  ATSS_HD T bound(int64_t i, Point<T> gt) const {
+    const T dx = larger(larger(left[i] - gt.x, gt.x - right[i]), T(0));
+    const T dy = larger(larger(top[i] - gt.y, gt.y - bottom[i]), T(0));
+    return dx * dx + dy * dy;
+  }
+};
+
+// Centres, and the rectangles of their blocks and of groups of kBlock blocks. Levels are filled up to whole
+// groups with centres at infinity, so that the inner loops have a constant length.
+template <typename T>
+struct CenterBlocks {
+  T *x, *y;              // [groups, kBlock, kBlock]
+  Rectangles<T> blocks;  // [groups, kBlock]
+  Rectangles<T> groups;  // [groups]
+};
+
+// A level of any priors.
+struct AnyLevel {
+  int64_t start;        // index of its first prior
+  int64_t first_group;  // index of its first group
+  int32_t size;         // priors
+
+  ATSS_HD int32_t groups() const {
+    constexpr int32_t kGroup = kBlock * kBlock;
+    return size / kGroup + (size % kGroup != 0);
+  }
+};
+
+// Writes the centres and the rectangle of one block of a level.
+template <typename T>
+ATSS_HD void fill_block(const CenterBlocks<T>& centers, const AnyLevel& level, int64_t block,
+                        const T* priors) {
+  constexpr T kInfinity = std::numeric_limits<T>::infinity();
+  T left = kInfinity, top = kInfinity, right = -kInfinity, bottom = -kInfinity;
+  const int64_t index = level.first_group * kBlock + block;
+  for (int i = 0; i < kBlock; ++i) {
+    const int64_t within = block * kBlock + i;
+    const bool there = within < level.size;
+    const Point<T> center =
+        there ? center_of(priors + 4 * (level.start + within)) : Point<T>{kInfinity, kInfinity};
+    centers.x[index * kBlock + i] = center.x;
+    centers.y[index * kBlock + i] = center.y;
+    left = smaller(left, center.x);
+    top = smaller(top, center.y);
+    right = there ? larger(right, center.x) : right;
+    bottom = there ? larger(bottom, center.y) : bottom;
+  }
+  centers.blocks.set(index, left, top, right, bottom);
+}
+
+// Writes the centres and the rectangles of one group of a level.
+template <typename T>
+ATSS_HD void fill_group(const CenterBlocks<T>& centers, const AnyLevel& level, int64_t group,
+                        const T* priors) {
+  constexpr T kInfinity = std::numeric_limits<T>::infinity();
+  T left = kInfinity, top = kInfinity, right = -kInfinity, bottom = -kInfinity;
+  const int64_t index = level.first_group + group;
+  for (int i = 0; i < kBlock; ++i) {
+    fill_block(centers, level, group * kBlock + i, priors);
+    const int64_t block = index * kBlock + i;
+    left = smaller(left, centers.blocks.left[block]);
+    top = smaller(top, centers.blocks.top[block]);
+    right = larger(right, centers.blocks.right[block]);
+    bottom = larger(bottom, centers.blocks.bottom[block]);
+  }
+  centers.groups.set(index, left, top, right, bottom);
+}
+
+template <typename T>
+ATSS_HD void scan_block(const CenterBlocks<T>& centers, const AnyLevel& level, int64_t block, Point<T> gt,
+                        const PriorMasks& masks, NearestList<T>& list) {
+  const int64_t index = (level.first_group * kBlock + block) * kBlock;
+  const T *x = centers.x + index, *y = centers.y + index;
+  T distances[kBlock];
+  for (int i = 0; i < kBlock; ++i) distances[i] = squared_distance<T>({x[i], y[i]}, gt);
+  const int64_t begin = block * kBlock, rest = level.size - begin;
+  for (int i = 0; i < kBlock && i < rest; ++i) {
+    const int64_t prior = level.start + begin + i;
+    list.admit(masks.ranked(distances[i], prior), static_cast<int32_t>(prior));
+  }
+}
+
+template <typename T>
+ATSS_HD void scan_group(const CenterBlocks<T>& centers, const AnyLevel& level, int64_t group, Point<T> gt,
+                        const PriorMasks& masks, T cap, NearestList<T>& list) {
+  const int64_t index = level.first_group + group;
+  if (!(smaller(centers.groups.bound(index, gt), cap) <= list.limit())) return;
+  T bounds[kBlock];
+  for (int i = 0; i < kBlock; ++i) bounds[i] = smaller(centers.blocks.bound(index * kBlock + i, gt), cap);
+  for (int i = 0; i < kBlock; ++i) {
+    if (bounds[i] <= list.limit()) scan_block(centers, level, group * kBlock + i, gt, masks, list);
+  }
+}
+
+template <typename T>
+ATSS_HD int32_t nearest_group(const CenterBlocks<T>& centers, const AnyLevel& level, Point<T> gt) {
+  int32_t nearest = 0;
+  T least = std::numeric_limits<T>::infinity();
+  for (int32_t group = 0; group < level.groups(); ++group) {
+    const T bound = centers.groups.bound(level.first_group + group, gt);
+    if (bound < least) {
+      least = bound;
+      nearest = group;
+    }
+  }
+  return nearest;
+}
+
+// Fills list with the nearest priors of a level whose priors may lie anywhere: from the nearest group
+// outwards by index, because neighbours in index tend to be neighbours in the image.
+template <typename T>
+ATSS_HD void nearest_of_any(const CenterBlocks<T>& centers, const AnyLevel& level, Point<T> gt,
+                            const PriorMasks& masks, NearestList<T>& list) {
+  // An ignored prior ranks by its fixed distance, wherever it lies.
+  const T cap =
+      masks.ignored != nullptr ? T(kIgnoredDistance * kIgnoredDistance) : std::numeric_limits<T>::infinity();
+  const int32_t groups = level.groups(), nearest = nearest_group(centers, level, gt);
+  list.size = 0;
+  for (int32_t up = nearest, down = nearest - 1; up < groups || down >= 0; ++up, --down) {
+    if (up < groups) scan_group(centers, level, up, gt, masks, cap, list);
+    if (down >= 0) scan_group(centers, level, down, gt, masks, cap, list);
+  }
+}
+
+}  // namespace atss_ext

@@ -1,0 +1,41 @@
+"""Every op in plain PyTorch: public, readable, the fallback where no native code runs, and its oracle.
+
+Letters: B images, T gts of the batch (packed), N priors, L levels, C candidates. Half precision is computed
+in float32, because 11 bits cannot order the distances of a large image.
+"""
+
+from atss_ext.ops.reference.assignment import (
+    Assignment,
+    BoxOverlap,
+    assign_candidates,
+    atss_assign,
+    ignored_priors,
+)
+from atss_ext.ops.reference.boxes import (
+    IoUMode,
+    aligned_box_iou,
+    batched_box_iou,
+    box_centers,
+    compute_dtype,
+    gt_image_ids,
+)
+from atss_ext.ops.reference.candidates import Candidates, center_topk
+from atss_ext.ops.reference.targets import Targets, gather_targets
+
+__all__ = [
+    'Assignment',
+    'BoxOverlap',
+    'Candidates',
+    'IoUMode',
+    'Targets',
+    'aligned_box_iou',
+    'assign_candidates',
+    'atss_assign',
+    'batched_box_iou',
+    'box_centers',
+    'center_topk',
+    'compute_dtype',
+    'gather_targets',
+    'gt_image_ids',
+    'ignored_priors',
+]
