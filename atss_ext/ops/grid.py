@@ -61,7 +61,7 @@ def find_grid(
 
 
 def _both_centers(boxes: Tensor) -> Tensor:
-    """Centres [n, 2, 2] of boxes [n, 4]: exact, and rounded as the ops round them; slack has to cover both."""
+    """Centres [n, 2, 2] of boxes [n, 4]: exact, and rounded as the ops round them; slack covers both."""
     rounded = box_centers(boxes.to(compute_dtype(boxes.dtype)))
     return torch.stack([box_centers(boxes.double()), rounded.double()], 1)
 
