@@ -5,9 +5,10 @@
    own commands need them before a config could import us: :mod:`atss_ext.compat.mmcv_finder` offers
    ``mmcv._ext`` where nothing else does, :mod:`atss_ext.compat.config_scope` makes ``atss_ext::`` known.
 
-Environment: ``ATSS_EXT_NO_NATIVE=1`` builds without the library, ``FORCE_CUDA=1`` for CUDA even where no GPU
-is and ``FORCE_CUDA=0`` not even where one is (``TORCH_CUDA_ARCH_LIST`` names the architectures), ``ATSS_EXT_SANITIZE=1`` with AddressSanitizer and
-UndefinedBehaviorSanitizer; ``MAX_JOBS`` bounds parallel compilation.
+Environment: ``ATSS_EXT_NO_NATIVE=1`` builds without the library. ``FORCE_CUDA=1`` builds for CUDA even where
+no GPU is, ``FORCE_CUDA=0`` not even where one is; ``TORCH_CUDA_ARCH_LIST`` names the architectures.
+``ATSS_EXT_SANITIZE=1`` builds with AddressSanitizer and UndefinedBehaviorSanitizer. ``MAX_JOBS`` bounds
+parallel compilation.
 """
 
 import base64
@@ -76,7 +77,7 @@ def cuda_release(home: Path) -> str:
 def wants_cuda() -> bool:
     """Whether to compile for CUDA: where torch sees a GPU and a toolkit fits, or with ``FORCE_CUDA=1``.
 
-    Forced, a CPU-only machine (a docker build, CI) builds for the GPUs of another; ``FORCE_CUDA=0`` never does.
+    Forced, a CPU-only machine (a docker build, CI) builds for the GPUs of another.
     """
     import torch
 
@@ -90,7 +91,7 @@ def wants_cuda() -> bool:
     elif home is None:
         reason = 'there is no CUDA toolkit with nvcc; install one or set CUDA_HOME'
     elif cuda_release(home).split('.')[0] != torch.version.cuda.split('.')[0]:
-        reason = f'the CUDA toolkit in {home} is {cuda_release(home)}, but torch is built with {torch.version.cuda}'
+        reason = f'torch is built with CUDA {torch.version.cuda}, but {home} is release {cuda_release(home)}'
     if reason and wish:
         sys.exit(f'atss_ext: FORCE_CUDA is set, but {reason}.')
     if reason:
@@ -107,7 +108,7 @@ def sources_below(*suffixes: str) -> list[str]:
 
 
 def compile_flags() -> dict[str, list[str]]:
-    """Compiler flags by language; no fused multiply-add, so that results are the same bits on every device."""
+    """Compiler flags by language; no fused multiply-add: results are the same bits on every device."""
     if sys.platform == 'win32':
         cxx = ['/O2']
     else:

@@ -1,9 +1,8 @@
 import random
+import sys
 
-import numpy as np
 import pytest
 import torch
-from mmengine.registry import DefaultScope
 
 import atss_ext  # noqa: F401  (offers mmcv._ext to the tests also where no .pth file was installed)
 
@@ -12,17 +11,22 @@ import atss_ext  # noqa: F401  (offers mmcv._ext to the tests also where no .pth
 def isolated_default_scope():
     """mmengine keeps the scope a test chose for the rest of the process; the next test starts without."""
     yield
-    DefaultScope._instance_dict.clear()
+    if 'mmengine.registry' in sys.modules:  # the op tests run without mmengine too
+        sys.modules['mmengine.registry'].DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True)
 def isolated_random_state():
     """Every test starts from the same random state and leaves none behind."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    python, torch_state = random.getstate(), torch.get_rng_state()
+    numpy = sys.modules.get('numpy')  # torch does without
+    numpy_state = numpy.random.get_state() if numpy else None
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
+    if numpy:
+        numpy.random.seed(0)
     yield
-    random.setstate(states[0])
-    np.random.set_state(states[1])  # noqa: NPY002
-    torch.set_rng_state(states[2])
+    random.setstate(python)
+    torch.set_rng_state(torch_state)
+    if numpy:
+        numpy.random.set_state(numpy_state)

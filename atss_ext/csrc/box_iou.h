@@ -61,7 +61,10 @@ ATSS_HD T aspect_penalty(const Box<T>& a, const Box<T>& b, const T& iou) {
 template <IoUMode kMode, typename T>
 ATSS_HD T box_overlap(const Box<T>& a, const Box<T>& b, const T& area_a, const T& area_b) {
   const T overlap = intersection_area(a, b);
-  if constexpr (kMode == IoUMode::kIoF) return overlap / larger(area_a, T(kIouEps));
+  if constexpr (kMode == IoUMode::kIoF) {
+    // Comparisons drop a NaN of b; its area keeps it visible, as in the other modes.
+    return area_b == area_b ? overlap / larger(area_a, T(kIouEps)) : area_b;
+  }
   const T union_area = larger(area_a + area_b - overlap, T(kIouEps));
   const T iou = overlap / union_area;
   if constexpr (kMode == IoUMode::kIoU) return iou;

@@ -66,6 +66,11 @@ ATSS_HD bool operator<(const Dual<T, kInputs>& a, const Dual<T, kInputs>& b) {
 }
 
 template <typename T, int kInputs>
+ATSS_HD bool operator==(const Dual<T, kInputs>& a, const Dual<T, kInputs>& b) {
+  return a.value == b.value;
+}
+
+template <typename T, int kInputs>
 ATSS_HD Dual<T, kInputs> atan(const Dual<T, kInputs>& a) {
   return a.chain(std::atan(a.value), 1 / (1 + a.value * a.value));
 }

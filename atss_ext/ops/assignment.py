@@ -48,6 +48,7 @@ def center_topk(
                 priors, level_sizes, gt_boxes, offsets, k, valid, ignored, *flatten(grid)
             )
         )
+    _check(priors, level_sizes, gt_boxes, offsets, k)
     return reference.center_topk(priors, level_sizes, gt_boxes, offsets, k, valid, ignored)
 
 
@@ -104,6 +105,9 @@ def atss_assign(
                 *flatten(grid),
             )
         )
+    _check(priors, level_sizes, gt_boxes, offsets, k)
+    if ignore_boxes is not None and ignore_offsets is None:
+        raise ValueError('ignore_boxes need ignore_offsets, int64 [images + 1]')
     return reference.atss_assign(
         priors,
         level_sizes,
@@ -151,6 +155,21 @@ def gather_targets(
             )
         )
     return reference.gather_targets(priors, assigned, gt_boxes, gt_labels, offsets, num_classes, pos_weight)
+
+
+def _check(priors: Tensor, level_sizes: Sequence[int], gt_boxes: Tensor, offsets: Tensor, k: int) -> None:
+    """What the native library would refuse, as far as the host knows it without asking the device."""
+    if k < 1:
+        raise ValueError(f'k must be at least 1, got {k}')
+    for name, boxes in (('priors', priors), ('gt_boxes', gt_boxes)):
+        if boxes.dim() != 2 or boxes.size(1) != 4 or not boxes.is_floating_point():
+            raise ValueError(f'{name} must be floats [count, 4], got {boxes.dtype} {list(boxes.shape)}')
+    if sum(level_sizes) != priors.size(0):
+        raise ValueError(
+            f'level sizes {list(level_sizes)} add up to {sum(level_sizes)}, but there are {priors.size(0)} priors'
+        )
+    if offsets.dim() != 1 or offsets.dtype != torch.int64 or offsets.numel() < 2:
+        raise ValueError(f'offsets must be int64 [images + 1], got {offsets.dtype} {list(offsets.shape)}')
 
 
 def _dtype(priors: Tensor, gt_boxes: Tensor) -> torch.dtype:

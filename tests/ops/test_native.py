@@ -1,83 +1,246 @@
-"""The compiled library: schema, kernel against the reference, fake kernel."""
+"""Loading of the compiled library, the fallback, and what every op has to hold."""
 
-import math
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
+from samples import OpSample, assert_identical, make_priors, op_samples, random_boxes, random_case
 
 from atss_ext import ops
-from atss_ext.ops import reference
+from atss_ext.ops import native, reference
+
+ROOT = Path(__file__).resolve().parents[2]
+GRID = 'int[] grid_shapes, float[] grid_geometry'
+SCHEMAS = {
+    'batched_box_iou': '(Tensor boxes1, Tensor boxes2, Tensor? offsets, str mode) -> Tensor',
+    'aligned_box_iou': '(Tensor boxes1, Tensor boxes2, str mode) -> Tensor',
+    'aligned_box_iou_backward': '(Tensor grad, Tensor boxes1, Tensor boxes2, str mode) -> (Tensor, Tensor)',
+    'center_topk': '(Tensor priors, int[] level_sizes, Tensor gt_boxes, Tensor offsets, int k, '
+    f'Tensor? valid, Tensor? ignored, {GRID}) -> (Tensor, Tensor)',
+    'atss_assign': '(Tensor priors, int[] level_sizes, Tensor gt_boxes, Tensor offsets, int k, '
+    'Tensor? valid, Tensor? ignore_boxes, Tensor? ignore_offsets, float ignore_iof_thr, '
+    f'bool ensure_positive, {GRID}) -> (Tensor, Tensor, Tensor, Tensor)',
+    'gather_targets': '(Tensor priors, Tensor assigned, Tensor gt_boxes, Tensor gt_labels, Tensor offsets, '
+    'int num_classes, float pos_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
+}
 
 
-def random_pairs(count: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    corners = torch.rand(2, count, 4, dtype=torch.float64) * 100
-    boxes = torch.cat([corners[..., :2], corners[..., :2] + corners[..., 2:]], -1).to(dtype)
-    return boxes[0], boxes[1]
+def run_python(code: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
+    return subprocess.run(
+        [sys.executable, '-W', 'always', '-c', code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_the_library_is_built():
-    assert ops.available()
-    schema = torch.ops.atss_ext.aligned_box_iou.default._schema
-    assert str(schema) == 'atss_ext::aligned_box_iou(Tensor boxes1, Tensor boxes2) -> Tensor'
+    assert ops.available() is True
+    assert 'cpu' in native.DEVICES
 
 
-def test_literal_values():
-    a = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 2], [0, 0, 1, 1], [3, 3, 3, 3]])
-    b = torch.tensor([[1.0, 1, 3, 3], [0, 0, 2, 2], [5, 5, 6, 6], [3, 3, 3, 3]])
-    assert ops.aligned_box_iou(a, b).tolist() == pytest.approx([1 / 7, 1, 0, 0], abs=1e-7)
+def test_schemas():
+    found = {name: str(getattr(torch.ops.atss_ext, name).default._schema) for name in SCHEMAS}
+    assert found == {name: f'atss_ext::{name}{schema}' for name, schema in SCHEMAS.items()}
 
 
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-@pytest.mark.parametrize('count', [0, 1, 7, 30000])
-def test_kernel_equals_reference_bit_by_bit(dtype, count):
-    a, b = random_pairs(count, dtype)
-    native = torch.ops.atss_ext.aligned_box_iou(a, b)
-    assert native.dtype == dtype
-    assert torch.equal(native, reference.aligned_box_iou(a, b))
+def test_every_op_of_the_library_is_covered():
+    names = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith('atss_ext::')]
+    assert {name.removeprefix('atss_ext::') for name in names} == set(SCHEMAS)
+    assert {sample.op for sample in op_samples()} == set(SCHEMAS)
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_half_is_computed_in_float32(dtype):
-    a, b = random_pairs(500, dtype)
-    expected = reference.aligned_box_iou(a.float(), b.float()).to(dtype)
-    assert torch.equal(torch.ops.atss_ext.aligned_box_iou(a, b), expected)
+def test_a_device_without_kernels_gets_the_reference():
+    assert native.serves(torch.empty(1))
+    assert not native.serves(torch.empty(1, device='meta'))
+    boxes = torch.empty(5, 4, device='meta', dtype=torch.half)
+    for result in (ops.aligned_box_iou(boxes, boxes), ops.batched_box_iou(boxes, boxes)[0]):
+        assert (result.device.type, result.dtype, result.shape) == ('meta', torch.half, (5,))
 
 
-def test_non_contiguous():
-    a, b = random_pairs(50, torch.float32)
-    strided = torch.stack([a, b], 2)[..., 0]
-    assert not strided.is_contiguous()
-    assert torch.equal(torch.ops.atss_ext.aligned_box_iou(strided, b), reference.aligned_box_iou(a, b))
-
-
-def test_nan_stays_visible():
-    a = torch.tensor([[math.nan, 0, 2, 2]])
-    assert ops.aligned_box_iou(a, torch.tensor([[0.0, 0, 2, 2]])).isnan().tolist() == [
-        bool(reference.aligned_box_iou(a, torch.tensor([[0.0, 0, 2, 2]])).isnan())
-    ]
-
-
-@pytest.mark.parametrize(
-    ('a', 'b', 'sentence'),
-    [
-        (torch.zeros(3, 5), torch.zeros(3, 5), r'boxes1 must be \[N, 4\], got \[3, 5\]'),
-        (torch.zeros(3, 4), torch.zeros(2, 4), r'boxes2 must be \[3, 4\] like boxes1, got \[2, 4\]'),
-        (torch.zeros(3, 4), torch.zeros(3, 4).double(), 'boxes1 is Float and boxes2 Double'),
-    ],
-)
-def test_bad_input_is_named(a, b, sentence):
-    with pytest.raises(RuntimeError, match=sentence):
-        torch.ops.atss_ext.aligned_box_iou(a, b)
-
-
-def test_opcheck():
-    assert ops.available()
-    results = torch.library.opcheck(
-        torch.ops.atss_ext.aligned_box_iou.default, random_pairs(5, torch.float32)
+def test_without_devices_every_function_runs_the_reference(monkeypatch):
+    monkeypatch.setattr(native, 'DEVICES', frozenset())
+    assert ops.available() is False
+    monkeypatch.setattr(torch.ops, 'atss_ext', None)  # any native call would fail
+    case = random_case()
+    ours = ops.atss_assign(**case.arguments())
+    assert_identical(ours, reference.atss_assign(**case.arguments(grid=False)))
+    assert_identical(
+        ops.center_topk(**case.topk_arguments()), reference.center_topk(**case.topk_arguments(grid=False))
     )
+    labels = torch.arange(len(case.boxes))
+    targets = case.priors, ours.assigned, case.boxes, labels, case.offsets, 80
+    assert_identical(ops.gather_targets(*targets), reference.gather_targets(*targets))
+    pair = case.boxes.half(), case.boxes.roll(1, 0).half()
+    expected = reference.aligned_box_iou(*(box.float() for box in pair), 'giou').half()
+    assert torch.equal(ops.aligned_box_iou(*pair, 'giou'), expected)
+    assert torch.equal(ops.batched_box_iou(*pair, 'giou').diagonal(), expected)
+
+
+WITHOUT_LIBRARY = """
+import sys, warnings
+sys.modules['atss_ext._C'] = None  # the import of atss_ext._C now fails
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('always')
+    from atss_ext import ops
+    from atss_ext.ops import reference
+    from samples import assert_identical, random_case
+    case = random_case()
+    for _ in range(3):
+        result = ops.atss_assign(**case.arguments())
+        ops.batched_box_iou(case.boxes, case.boxes)
+ours = [str(w.message) for w in caught if 'atss_ext' in str(w.message)]
+assert len(ours) == 1, ours
+assert ops.available() is False
+assert_identical(result, reference.atss_assign(**case.arguments(grid=False)))
+print(ours[0])
+"""
+
+
+def test_a_missing_library_is_said_once():
+    done = run_python(WITHOUT_LIBRARY)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('atss_ext runs its PyTorch reference: the compiled library does not load')
+    assert 'pip install --no-build-isolation -e .' in done.stdout
+
+
+def test_a_present_library_warns_of_nothing():
+    done = run_python('from atss_ext import ops; print(ops.available())')
+    assert done.stdout == 'True\n'
+    assert 'PyTorch reference' not in done.stderr
+
+
+BARE_MACHINE = """
+import os, sys
+os.environ['PYTEST_DISABLE_PLUGIN_AUTOLOAD'] = '1'  # Hypothesis' own
+for name in ('mmdet', 'mmengine', 'mmcv', 'hypothesis'):
+    sys.modules[name] = None
+import pytest
+sys.exit(pytest.main(['-m', 'cuda', '--collect-only', '-q', 'tests/ops']))
+"""
+
+
+def test_gpu_tests_collect_with_torch_and_pytest_alone():
+    done = run_python(BARE_MACHINE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    collected = [line for line in done.stdout.splitlines() if '::' in line]
+    assert len(collected) > len(SCHEMAS)
+    assert all(line.startswith('tests/ops/test_cuda.py::') for line in collected)
+
+
+# opcheck runs each a dozen times: these have every kind of argument, and every way to have none.
+CHECKED = (
+    *('iou', 'ciou', 'random', 'no gts', 'weighted', 'all empty', 'no priors', 'empty level'),
+    *('ignored, masked, ensured', 'zero area, ensured', 'no grid'),
+)
+
+
+@pytest.mark.parametrize('op', SCHEMAS)
+def test_opcheck(op):
+    samples = [s for s in op_samples() if s.op == op and s.name.startswith(CHECKED)]
+    assert len(samples) >= 5
+    for sample in samples:
+        results = torch.library.opcheck(getattr(torch.ops.atss_ext, op).default, sample.args)
+        assert set(results.values()) == {'SUCCESS'}, sample
+
+
+@pytest.mark.parametrize('mode', ['iou', 'iof', 'giou', 'diou', 'ciou'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.float16])
+def test_opcheck_with_gradients(mode, dtype):
+    boxes = [random_boxes(7, seed).to(dtype).requires_grad_() for seed in (1, 2)]
+    results = torch.library.opcheck(torch.ops.atss_ext.aligned_box_iou.default, (*boxes, mode))
     assert set(results.values()) == {'SUCCESS'}
 
 
-def test_gradients_flow_through_the_reference():
-    a, b = (t.requires_grad_() for t in random_pairs(6, torch.float64))
-    assert torch.autograd.gradcheck(ops.aligned_box_iou, (a, b))
+@contextmanager
+def threads(count: int):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def large_samples() -> list[OpSample]:
+    """Inputs large enough that every op divides its work."""
+    a, b = random_boxes(40000, 1), random_boxes(40000, 2)
+    priors = make_priors(((100, 168), (50, 84), (25, 42), (13, 21), (7, 11)))
+    assigned = torch.randint(-1, 30, (2, len(priors)))
+    gts, labels, offsets = b[:60], torch.arange(60), torch.tensor([0, 30, 60])
+    return [
+        OpSample('aligned_box_iou', 'large', (a, b, 'ciou')),
+        OpSample('aligned_box_iou_backward', 'large', (a[:, 0].contiguous(), a, b, 'giou')),
+        OpSample('batched_box_iou', 'large', (a, b[:60], offsets, 'iou')),
+        OpSample('gather_targets', 'large', (priors, assigned, gts, labels, offsets, 80, -1.0)),
+    ]
+
+
+@pytest.mark.parametrize('sample', large_samples(), ids=str)
+def test_large_input_is_independent_of_threads(sample):
+    assert_thread_count_does_not_matter(sample)
+
+
+@pytest.mark.parametrize('op', SCHEMAS)
+def test_independent_of_threads(op):
+    for sample in op_samples():
+        if sample.op == op:
+            assert_thread_count_does_not_matter(sample)
+
+
+def assert_thread_count_does_not_matter(sample: OpSample) -> None:
+    with threads(1):
+        one = sample()
+    with threads(2):
+        two = sample()
+    assert_identical(one, two)
+
+
+@pytest.mark.parametrize('op', SCHEMAS)
+def test_non_contiguous_input(op):
+    """Every tensor with its dimensions in the opposite order of memory, and every second element skipped."""
+    for sample in op_samples():
+        if sample.op != op or sample.name.startswith('many'):
+            continue
+        strided = tuple(scatter_in_memory(a) if isinstance(a, torch.Tensor) else a for a in sample.args)
+        assert_identical(sample._replace(args=strided)(), sample())
+
+
+def scatter_in_memory(tensor: torch.Tensor) -> torch.Tensor:
+    reverse = list(range(tensor.dim()))[::-1]
+    turned = tensor.permute(reverse).contiguous().permute(reverse)
+    result = torch.stack([turned, torch.ones_like(turned)], -1)[..., 0]
+    assert torch.equal(result.nan_to_num(0), tensor.nan_to_num(0))
+    return result
+
+
+@pytest.mark.parametrize(
+    ('change', 'sentence'),
+    [
+        ({'k': 0}, 'k must be at least 1, got 0'),
+        ({'level_sizes': [3, 4]}, r'level sizes \[3, 4\] add up to 7, but there are 8 priors'),
+        ({'priors': torch.zeros(8, 5)}, r'priors must be floats \[count, 4\], got torch.float32 \[8, 5\]'),
+        ({'gt_boxes': torch.zeros(1, 4).long()}, 'gt_boxes must be floats .* got torch.int64'),
+        ({'offsets': torch.zeros(1).long()}, r'offsets must be int64 \[images \+ 1\], got torch.int64 \[1\]'),
+        ({'ignore_boxes': torch.zeros(1, 4)}, 'ignore_boxes need ignore_offsets'),
+    ],
+)
+def test_bad_arguments_are_named_without_the_library_too(change, sentence, monkeypatch):
+    monkeypatch.setattr(native, 'DEVICES', frozenset())
+    arguments = {
+        'priors': torch.rand(8, 4),
+        'level_sizes': [4, 4],
+        'gt_boxes': torch.rand(1, 4),
+        'offsets': torch.tensor([0, 1]),
+        'k': 2,
+    }
+    with pytest.raises(ValueError, match=sentence):
+        ops.atss_assign(**{**arguments, **change})
