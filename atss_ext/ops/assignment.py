@@ -166,7 +166,8 @@ def _check(priors: Tensor, level_sizes: Sequence[int], gt_boxes: Tensor, offsets
             raise ValueError(f'{name} must be floats [count, 4], got {boxes.dtype} {list(boxes.shape)}')
     if sum(level_sizes) != priors.size(0):
         raise ValueError(
-            f'level sizes {list(level_sizes)} add up to {sum(level_sizes)}, but there are {priors.size(0)} priors'
+            f'level sizes {list(level_sizes)} add up to {sum(level_sizes)}, '
+            f'but there are {priors.size(0)} priors'
         )
     if offsets.dim() != 1 or offsets.dtype != torch.int64 or offsets.numel() < 2:
         raise ValueError(f'offsets must be int64 [images + 1], got {offsets.dtype} {list(offsets.shape)}')
