@@ -113,6 +113,10 @@ def compile_flags() -> dict[str, list[str]]:
         cxx = ['/O2']
     else:
         cxx = ['-O3', '-ffp-contract=off', '-fno-math-errno', '-fno-trapping-math']
+        if sys.platform == 'linux':
+            # at::parallel_for lies in a header and runs on one thread without. Not linked: the symbols are those
+            # of torch's own OpenMP, so that there is one pool of threads.
+            cxx.append('-fopenmp')
     if os.environ.get('ATSS_EXT_SANITIZE', '0') not in ('', '0'):
         cxx += [
             '-g',

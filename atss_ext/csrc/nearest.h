@@ -83,20 +83,32 @@ struct NearestList {
 // ---- Any priors: neighbours in index form blocks, blocks form groups; what is too far is skipped whole
 // -----
 
+// A rectangle that grows.
+template <typename T>
+struct Bounds {
+  T left = std::numeric_limits<T>::infinity(), top = left, right = -left, bottom = -left;
+
+  ATSS_HD void hold(T l, T t, T r, T b) {
+    left = smaller(left, l);
+    top = smaller(top, t);
+    right = larger(right, r);
+    bottom = larger(bottom, b);
+  }
+};
+
 // Rectangles that hold centres: least and greatest x and y.
 template <typename T>
 struct Rectangles {
   T *left, *top, *right, *bottom;
 
-  ATSS_HD void set(int64_t i, T l, T t, T r, T b) const {
-    left[i] = l;
-    top[i] = t;
-    right[i] = r;
-    bottom[i] = b;
+  ATSS_HD void set(int64_t i, const Bounds<T>& bounds) const {
+    left[i] = bounds.left;
+    top[i] = bounds.top;
+    right[i] = bounds.right;
+    bottom[i] = bounds.bottom;
   }
   // A lower bound of what squared_distance gives for any centre inside. Rounding is monotone, so that it
-  // holds for the rounded distances too. An empty rectangle (from infinity to minus infinity) is infinitely
-  // far.
+  // holds for the rounded distances too. An empty one is infinitely far.
   ATSS_HD T bound(int64_t i, Point<T> gt) const {
     const T dx = larger(larger(left[i] - gt.x, gt.x - right[i]), T(0));
     const T dy = larger(larger(top[i] - gt.y, gt.y - bottom[i]), T(0));
@@ -129,40 +141,34 @@ struct AnyLevel {
 template <typename T>
 ATSS_HD void fill_block(const CenterBlocks<T>& centers, const AnyLevel& level, int64_t block,
                         const T* priors) {
-  constexpr T kInfinity = std::numeric_limits<T>::infinity();
-  T left = kInfinity, top = kInfinity, right = -kInfinity, bottom = -kInfinity;
-  const int64_t index = level.first_group * kBlock + block;
-  for (int i = 0; i < kBlock; ++i) {
-    const int64_t within = block * kBlock + i;
-    const bool there = within < level.size;
-    const Point<T> center =
-        there ? center_of(priors + 4 * (level.start + within)) : Point<T>{kInfinity, kInfinity};
-    centers.x[index * kBlock + i] = center.x;
-    centers.y[index * kBlock + i] = center.y;
-    left = smaller(left, center.x);
-    top = smaller(top, center.y);
-    right = there ? larger(right, center.x) : right;
-    bottom = there ? larger(bottom, center.y) : bottom;
+  const int64_t index = level.first_group * kBlock + block, rest = level.size - block * kBlock;
+  const int count = static_cast<int>(rest < 0 ? 0 : rest < kBlock ? rest : kBlock);
+  const T* boxes = priors + 4 * (level.start + block * kBlock);
+  T *x = centers.x + index * kBlock, *y = centers.y + index * kBlock;
+  Bounds<T> bounds;
+  for (int i = 0; i < count; ++i) {
+    const Point<T> center = center_of(boxes + 4 * i);
+    x[i] = center.x;
+    y[i] = center.y;
+    bounds.hold(center.x, center.y, center.x, center.y);
   }
-  centers.blocks.set(index, left, top, right, bottom);
+  for (int i = count; i < kBlock; ++i) x[i] = y[i] = std::numeric_limits<T>::infinity();
+  centers.blocks.set(index, bounds);
 }
 
 // Writes the centres and the rectangles of one group of a level.
 template <typename T>
 ATSS_HD void fill_group(const CenterBlocks<T>& centers, const AnyLevel& level, int64_t group,
                         const T* priors) {
-  constexpr T kInfinity = std::numeric_limits<T>::infinity();
-  T left = kInfinity, top = kInfinity, right = -kInfinity, bottom = -kInfinity;
   const int64_t index = level.first_group + group;
+  const Rectangles<T>& blocks = centers.blocks;
+  Bounds<T> bounds;
   for (int i = 0; i < kBlock; ++i) {
     fill_block(centers, level, group * kBlock + i, priors);
     const int64_t block = index * kBlock + i;
-    left = smaller(left, centers.blocks.left[block]);
-    top = smaller(top, centers.blocks.top[block]);
-    right = larger(right, centers.blocks.right[block]);
-    bottom = larger(bottom, centers.blocks.bottom[block]);
+    bounds.hold(blocks.left[block], blocks.top[block], blocks.right[block], blocks.bottom[block]);
   }
-  centers.groups.set(index, left, top, right, bottom);
+  centers.groups.set(index, bounds);
 }
 
 template <typename T>
@@ -183,11 +189,11 @@ template <typename T>
 ATSS_HD void scan_group(const CenterBlocks<T>& centers, const AnyLevel& level, int64_t group, Point<T> gt,
                         const PriorMasks& masks, T cap, NearestList<T>& list) {
   const int64_t index = level.first_group + group;
-  if (!(smaller(centers.groups.bound(index, gt), cap) <= list.limit())) return;
+  if (smaller(centers.groups.bound(index, gt), cap) > list.limit()) return;  // NaN hides nothing
   T bounds[kBlock];
   for (int i = 0; i < kBlock; ++i) bounds[i] = smaller(centers.blocks.bound(index * kBlock + i, gt), cap);
   for (int i = 0; i < kBlock; ++i) {
-    if (bounds[i] <= list.limit()) scan_block(centers, level, group * kBlock + i, gt, masks, list);
+    if (!(bounds[i] > list.limit())) scan_block(centers, level, group * kBlock + i, gt, masks, list);
   }
 }
 

@@ -38,6 +38,9 @@ struct BatchMasks {
 
 template <typename T>
 struct AnyRoute {
+  // gts that are worth waking a thread for.
+  static constexpr int64_t kGrain = 16;
+
   AnyLevel levels[kMaxLevels];
   CenterBlocks<T> centers;
 
@@ -48,6 +51,8 @@ struct AnyRoute {
 
 template <typename T>
 struct GridRoute {
+  static constexpr int64_t kGrain = 96;
+
   GridLevel levels[kMaxLevels];
   const T* priors;  // [N, 4]
 

@@ -15,8 +15,7 @@
 namespace atss_ext {
 namespace {
 
-// Work a thread gets before another one is worth waking: gts, and priors.
-constexpr int64_t kGtGrain = 4;
+// Priors that are worth waking a thread for.
 constexpr int64_t kPriorGrain = 1 << 14;
 
 // Candidates and claims of every gt: [T, C] each, of which the first counts are in use.
@@ -123,7 +122,7 @@ void assign(const Batch& batch, const Columns& columns, const Route& route, cons
             bool ensure, Assigned& out) {
   Workspace<T> work(batch.num_gts(), columns.total);
   T* thresholds = out.thresholds.mutable_data_ptr<T>();
-  at::parallel_for(0, batch.num_gts(), kGtGrain, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, batch.num_gts(), Route::kGrain, [&](int64_t begin, int64_t end) {
     std::vector<T> squared(columns.total);
     for (int64_t gt = begin; gt < end; ++gt) {
       choose(batch, columns, route, masks, gt, squared.data(), work, thresholds + gt);

@@ -11,9 +11,6 @@
 namespace atss_ext {
 namespace {
 
-// gts a thread serves before another one is worth waking.
-constexpr int64_t kGrain = 8;
-
 struct Output {
   at::Tensor indices;    // [T, C] int64
   at::Tensor distances;  // [T, C]
@@ -39,7 +36,7 @@ void search(const Batch& batch, const Columns& columns, const Route& route, cons
   const int64_t* offsets = batch.offsets.const_data_ptr<int64_t>();
   int64_t* indices = out.indices.mutable_data_ptr<int64_t>();
   T* distances = out.distances.mutable_data_ptr<T>();
-  at::parallel_for(0, batch.num_gts(), kGrain, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, batch.num_gts(), Route::kGrain, [&](int64_t begin, int64_t end) {
     std::vector<int32_t> found(columns.total);
     std::vector<T> squared(columns.total);
     for (int64_t gt = begin; gt < end; ++gt) {

@@ -8,6 +8,9 @@
 
 namespace atss_ext {
 
+// Groups that are worth waking a thread for.
+constexpr int64_t kGrain = 256;
+
 template <typename T>
 struct PriorCenters {
   AnyRoute<T> route;
@@ -18,7 +21,7 @@ struct PriorCenters {
     const T* boxes = priors.const_data_ptr<T>();
     for (const auto l : c10::irange(levels.sizes.size())) {
       const AnyLevel level = route.levels[l];
-      at::parallel_for(0, level.groups(), 16, [&](int64_t begin, int64_t end) {
+      at::parallel_for(0, level.groups(), kGrain, [&](int64_t begin, int64_t end) {
         for (int64_t group = begin; group < end; ++group) fill_group(route.centers, level, group, boxes);
       });
     }
