@@ -14,6 +14,7 @@ parallel compilation.
 import base64
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,8 @@ PTH_NAME = 'atss_ext_hooks.pth'
 PTH_LINE = "import os; os.path.isfile(os.path.join(sitedir, '{0}.py')) and __import__('{0}').install()\n"
 # Beside the library in a source tree: the torch it was built for, which tools/setup_env.py compares.
 TORCH_STAMP = 'atss_ext/_C.torch'
+# Built for where no GPU says what it is; every toolkit from 11.8 on knows these. Kernels need 7.0 at least.
+DEFAULT_ARCHITECTURES = '7.5;8.0;8.6;9.0+PTX'
 MIM_CONTENT = ('configs', 'tools', 'model-index.yml')
 
 
@@ -98,6 +101,8 @@ def wants_cuda() -> bool:
         print(f'atss_ext: building for the CPU alone, PyTorch serves the GPU: {reason}', file=sys.stderr)
         return False
     os.environ['CUDA_HOME'] = str(home)
+    if not torch.cuda.is_available():  # torch has nothing to go by
+        os.environ.setdefault('TORCH_CUDA_ARCH_LIST', DEFAULT_ARCHITECTURES)
     return True
 
 
@@ -107,15 +112,26 @@ def sources_below(*suffixes: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in files if path.suffix in suffixes)
 
 
+def is_gcc(compiler: str) -> bool:
+    """Whether a compiler command is GCC, by what it says of itself."""
+    try:
+        command = [*shlex.split(compiler), '--version']
+        said = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return 'Free Software Foundation' in said.stdout
+
+
 def compile_flags() -> dict[str, list[str]]:
     """Compiler flags by language; no fused multiply-add: results are the same bits on every device."""
     if sys.platform == 'win32':
         cxx = ['/O2']
     else:
         cxx = ['-O3', '-ffp-contract=off', '-fno-math-errno', '-fno-trapping-math']
-        if sys.platform == 'linux':
-            # at::parallel_for lies in a header and runs on one thread without. Not linked: the symbols are those
-            # of torch's own OpenMP, so that there is one pool of threads.
+        if is_gcc(os.environ.get('CXX', 'c++')):
+            # at::parallel_for lies in a header and runs on one thread without. Not linked: the symbols are
+            # those of torch's own OpenMP, so that there is one pool of threads. Other compilers want symbols
+            # of a library of their own.
             cxx.append('-fopenmp')
     if os.environ.get('ATSS_EXT_SANITIZE', '0') not in ('', '0'):
         cxx += [

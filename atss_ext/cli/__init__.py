@@ -2,8 +2,9 @@
 
 import warnings
 
-# mmengine imports it wherever a config inherits from a package; users can do nothing about it.
+# What mmengine's own imports say, the second with older torch; users can do nothing about either.
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+warnings.filterwarnings('ignore', message='`TorchScript` support for functional optimizers')
 
 from atss_ext.cli.errors import UserError, note, run_tool  # noqa: E402
 from atss_ext.cli.options import base_parser, load_config  # noqa: E402

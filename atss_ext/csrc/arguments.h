@@ -6,6 +6,7 @@
 #include <c10/util/Exception.h>
 #include <c10/util/irange.h>
 
+#include <cmath>
 #include <optional>
 #include <string>
 
@@ -68,7 +69,9 @@ struct Levels {
                       " levels, got ", sizes.size());
     int64_t sum = 0;
     for (const auto size : sizes) {
-      TORCH_CHECK_VALUE(size >= 0, "level sizes must not be negative, got ", sizes);
+      // One by one, so that neither a sum of sizes nor an index can overflow.
+      TORCH_CHECK_VALUE(size >= 0 && size <= INT32_MAX, "level sizes must lie in 0 to ", INT32_MAX, ", got ",
+                        sizes);
       sum += size;
     }
     TORCH_CHECK_VALUE(sum == priors, "level sizes ", sizes, " add up to ", sum, ", but there are ", priors,
@@ -84,12 +87,25 @@ struct Levels {
     for (const auto l : c10::irange(sizes.size())) {
       const auto shape = grid_shapes.slice(3 * l, 3);
       const auto geometry = grid_geometry.slice(5 * l, 5);
-      TORCH_CHECK_VALUE(
-          shape[0] >= 0 && shape[1] >= 0 && shape[2] >= 1 && shape[0] * shape[1] * shape[2] == sizes[l],
-          "level ", l, " has ", sizes[l], " priors, but its grid is ", shape, " (height, width, anchors)");
+      TORCH_CHECK_VALUE(is_shape_of(shape, sizes[l]), "level ", l, " has ", sizes[l],
+                        " priors, but its grid is ", shape, " (height, width, anchors)");
+      for (const double value : geometry) {
+        TORCH_CHECK_VALUE(std::isfinite(value), "grid geometry must be finite, level ", l, " has ", geometry);
+      }
       TORCH_CHECK_VALUE(geometry[0] > 0 && geometry[1] > 0 && geometry[4] >= 0,
                         "grid strides must be positive and slack not negative, level ", l, " has ", geometry);
     }
+  }
+
+  // Whether height x width x anchors is size; by divisions, because a product could overflow.
+  static bool is_shape_of(at::IntArrayRef shape, int64_t size) {
+    for (const int64_t extent : shape) {
+      if (extent < 0 || extent > INT32_MAX) return false;
+    }
+    if (shape[2] == 0) return false;
+    if (size == 0) return shape[0] == 0 || shape[1] == 0;
+    return shape[0] > 0 && size % shape[0] == 0 && size / shape[0] % shape[2] == 0 &&
+           size / shape[0] / shape[2] == shape[1];
   }
 
   Columns columns(int64_t k) const {

@@ -1,6 +1,7 @@
 // The arguments and results of atss_assign, checked and read once for every backend. Host only.
 #pragma once
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include "arguments.h"
@@ -31,10 +32,11 @@ struct Assigned {
   at::Tensor num_positives;  // [T] int64
 };
 
+// Nobody holds a prior yet; IoUs and thresholds are to be written.
 inline Assigned empty_assigned(const Batch& batch) {
   const auto floats = batch.priors.options(), integers = batch.offsets.options();
   return {at::zeros({batch.images(), batch.num_priors()}, integers),
-          at::zeros({batch.images(), batch.num_priors()}, floats), at::zeros({batch.num_gts()}, floats),
+          at::empty({batch.images(), batch.num_priors()}, floats), at::empty({batch.num_gts()}, floats),
           at::zeros({batch.num_gts()}, integers)};
 }
 

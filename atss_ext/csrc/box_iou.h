@@ -2,9 +2,7 @@
 // Written for any number type: float, double, and Dual for derivatives.
 #pragma once
 
-#include <cmath>
-
-#include "portable.h"
+#include "arctangent.h"
 
 namespace atss_ext {
 
@@ -48,9 +46,8 @@ ATSS_HD T center_penalty(const Box<T>& a, const Box<T>& b, const T& enclosing_wi
 // alpha v, how far the aspect ratios differ (CIoU, arXiv 1911.08287 eq. 8-11).
 template <typename T>
 ATSS_HD T aspect_penalty(const Box<T>& a, const Box<T>& b, const T& iou) {
-  using std::atan;
-  const T angle_a = atan((a.x2 - a.x1) / larger(a.y2 - a.y1, T(kIouEps)));
-  const T angle_b = atan((b.x2 - b.x1) / larger(b.y2 - b.y1, T(kIouEps)));
+  const T angle_a = arctangent((a.x2 - a.x1) / larger(a.y2 - a.y1, T(kIouEps)));
+  const T angle_b = arctangent((b.x2 - b.x1) / larger(b.y2 - b.y1, T(kIouEps)));
   constexpr double kPi = 3.14159265358979323846;
   const T v = T(4 / (kPi * kPi)) * (angle_b - angle_a) * (angle_b - angle_a);
   return v * v / larger(T(1) - iou + v, T(kIouEps));

@@ -1,9 +1,7 @@
 // Numbers that carry their derivatives, so that every overlap has its gradient without a second formula.
 #pragma once
 
-#include <cmath>
-
-#include "portable.h"
+#include "arctangent.h"
 
 namespace atss_ext {
 
@@ -71,8 +69,8 @@ ATSS_HD bool operator==(const Dual<T, kInputs>& a, const Dual<T, kInputs>& b) {
 }
 
 template <typename T, int kInputs>
-ATSS_HD Dual<T, kInputs> atan(const Dual<T, kInputs>& a) {
-  return a.chain(std::atan(a.value), 1 / (1 + a.value * a.value));
+ATSS_HD Dual<T, kInputs> arctangent(const Dual<T, kInputs>& a) {
+  return a.chain(arctangent(a.value), 1 / (1 + a.value * a.value));
 }
 
 }  // namespace atss_ext

@@ -1,5 +1,6 @@
-// The k nearest priors of a gt on a level that is known to be a grid: arithmetic instead of a search, so that
-// the cost does not depend on the number of priors. For host and device.
+// The k nearest priors of a gt on a level that is known to be a grid: arithmetic instead of a search. The
+// cost does not depend on the number of priors unless masks leave too few near a gt, or a gt lies far
+// outside: then the window grows, up to the whole level. For host and device.
 #pragma once
 
 #include "nearest.h"
@@ -28,6 +29,9 @@ struct Window {
 constexpr double kDistanceRoom = 1e-6;
 constexpr double kCellRoom = 1e-6;
 
+// Beyond this side of a window the whole level is searched.
+constexpr int64_t kWidestWindow = 1 << 20;
+
 // The nearest integer cell index to value that lies in [0, count]; 0 for NaN.
 ATSS_HD int32_t clip_cell(double value, int32_t count) {
   if (!(value > 0)) return 0;
@@ -35,19 +39,19 @@ ATSS_HD int32_t clip_cell(double value, int32_t count) {
 }
 
 // Side of a square of cells that holds the nearest cells of a point inside it, unless a border is near.
-ATSS_HD int32_t window_side(int32_t priors, int32_t anchors) {
-  const int32_t cells = (priors + anchors - 1) / anchors;
-  return static_cast<int32_t>(std::ceil(std::sqrt(static_cast<double>(cells)))) + 1;
+ATSS_HD int64_t window_side(int64_t priors, int64_t anchors) {
+  const int64_t cells = (priors + anchors - 1) / anchors;
+  return static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(cells)))) + 1;
 }
 
 // A span of side cells around position (in cells), moved to lie in [0, count] as far as that is possible.
-ATSS_HD void span_around(double position, int32_t side, int32_t count, int32_t* begin, int32_t* end) {
-  const int32_t latest = count > side ? count - side : 0;
-  *begin = clip_cell(std::floor(position) - (side / 2 - 1), latest);
-  *end = *begin + side < count ? *begin + side : count;
+ATSS_HD void span_around(double position, int64_t side, int32_t count, int32_t* begin, int32_t* end) {
+  const int32_t latest = count > side ? static_cast<int32_t>(count - side) : 0;
+  *begin = clip_cell(std::floor(position) - static_cast<double>(side / 2 - 1), latest);
+  *end = *begin + side < count ? static_cast<int32_t>(*begin + side) : count;
 }
 
-ATSS_HD Window window_around(const GridLevel& level, double x, double y, int32_t side) {
+ATSS_HD Window window_around(const GridLevel& level, double x, double y, int64_t side) {
   Window window;
   span_around((x - level.offset_x) / level.stride_x, side, level.width, &window.left, &window.right);
   span_around((y - level.offset_y) / level.stride_y, side, level.height, &window.top, &window.bottom);
@@ -82,7 +86,7 @@ template <typename T>
 ATSS_HD void nearest_on_grid(const GridLevel& level, const T* priors, Point<T> gt, const PriorMasks& masks,
                              NearestList<T>& list) {
   const Window whole = {0, level.width, 0, level.height};
-  int32_t side = window_side(list.capacity, level.anchors);
+  int64_t side = window_side(list.capacity, level.anchors);
   Window window = window_around(level, gt.x, gt.y, side);
   for (;;) {
     list.size = 0;
@@ -97,8 +101,8 @@ ATSS_HD void nearest_on_grid(const GridLevel& level, const T* priors, Point<T> g
       if (window.holds(needed)) return;
       window = needed;
     } else {  // borders or masks left too few
-      side = side < (1 << 29) ? 2 * side : side;
-      window = window_around(level, gt.x, gt.y, side);
+      side *= 2;
+      window = side < kWidestWindow ? window_around(level, gt.x, gt.y, side) : whole;
     }
   }
 }

@@ -1,6 +1,7 @@
 // The two ways to a gt's candidates, behind one call: levels of any priors, and levels known to be grids.
 #pragma once
 
+#include "blocks.h"
 #include "grid.h"
 
 namespace atss_ext {
@@ -73,6 +74,18 @@ ATSS_HD int64_t image_of(const int64_t* offsets, int64_t images, int64_t gt) {
     }
   }
   return low;
+}
+
+// Packed entries [begin, end).
+struct Range {
+  int64_t begin, end;
+};
+
+// The packed boxes of an image, of total. Offsets come from the caller, and on a device nobody has looked at
+// them: whatever they hold, the range lies within the boxes.
+ATSS_HD Range range_of(const int64_t* offsets, int64_t image, int64_t total) {
+  const int64_t begin = smaller(larger(offsets[image], int64_t{0}), total);
+  return {begin, smaller(larger(offsets[image + 1], begin), total)};
 }
 
 }  // namespace atss_ext

@@ -145,3 +145,19 @@ def test_the_config_of_the_readme_is_the_shipped_one(tmp_path):
     (tmp_path / 'snippet.py').write_text(snippet)
     written = Config.fromfile(tmp_path / 'snippet.py').model
     assert written == Config.fromfile(ROOT / COCO_CONFIG).model
+
+
+def test_the_ops_of_the_readme_run(tmp_path):
+    snippet = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), flags=re.DOTALL)[1]
+    script = """
+import torch
+priors = torch.tensor([[0.0, 0, 8, 8], [8, 0, 16, 8], [0, 0, 16, 16]])
+gts, offsets, level_sizes = torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([0, 1]), [2, 1]
+{}
+print(ious.shape, result.assigned.tolist())
+"""
+    (tmp_path / 'snippet.py').write_text(script.format(snippet))
+    done = subprocess.run(
+        [sys.executable, 'snippet.py'], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == 'torch.Size([3, 1]) [[1, 0, 0]]\n'

@@ -1,7 +1,5 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
@@ -161,6 +159,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> atss_assign_cpu(
       check_assign(batch, {level_sizes, grid_shapes, grid_geometry}, k, valid, ignore_boxes, ignore_offsets,
                    ignore_iof_thr, ensure_positive);
   Assigned out = empty_assigned(batch);
+  out.ious.zero_();
   if (batch.priors.scalar_type() == at::kDouble) {
     assign<double>(batch, arguments, out);
   } else {

@@ -17,14 +17,17 @@ struct BatchView {
   const T* priors;         // [N, 4]
   const T* gt_boxes;       // [T, 4]
   const int64_t* offsets;  // [B + 1]
-  int64_t images, num_priors;
+  int64_t images, num_priors, num_gts;
 
   explicit BatchView(const Batch& batch)
       : priors(batch.priors.const_data_ptr<T>()),
         gt_boxes(batch.gt_boxes.const_data_ptr<T>()),
         offsets(batch.offsets.const_data_ptr<int64_t>()),
         images(batch.images()),
-        num_priors(batch.num_priors()) {}
+        num_priors(batch.num_priors()),
+        num_gts(batch.num_gts()) {}
+
+  __device__ Range gts_of(int64_t image) const { return range_of(offsets, image, num_gts); }
 
   // The IoU of a prior with a gt, the same bits wherever it is computed.
   __device__ T iou(int64_t prior, int64_t gt) const {
@@ -37,14 +40,16 @@ struct MarkIgnored {
   BatchView<T> batch;
   const T* regions;     // [S, 4]
   const int64_t* ends;  // [B + 1]
+  int64_t num_regions;  // S
   T threshold;
   bool* ignored;  // [B, N]
 
   __device__ void operator()(int64_t i) const {
     const int64_t image = i / batch.num_priors, prior = i % batch.num_priors;
-    const bool has_gts = batch.offsets[image] < batch.offsets[image + 1];
-    ignored[i] = has_gts && in_ignore_region(load_box(batch.priors + 4 * prior), regions + 4 * ends[image],
-                                             ends[image + 1] - ends[image], threshold);
+    const Range gts = batch.gts_of(image), own = range_of(ends, image, num_regions);
+    ignored[i] =
+        gts.begin < gts.end && in_ignore_region(load_box(batch.priors + 4 * prior), regions + 4 * own.begin,
+                                                own.end - own.begin, threshold);
   }
 };
 
@@ -133,9 +138,10 @@ struct EnsurePositives {
   int64_t* num_positives;  // [T]
 
   __device__ void operator()(int64_t image) const {
-    const int64_t first = batch.offsets[image], row = image * batch.num_priors;
+    const Range gts = batch.gts_of(image);
+    const int64_t first = gts.begin, row = image * batch.num_priors;
     const Holders<T> holders = {assigned + row, ious + row, num_positives + first};
-    for (int64_t gt = first; gt < batch.offsets[image + 1]; ++gt) {
+    for (int64_t gt = first; gt < gts.end; ++gt) {
       const Candidates<T> own = {found.priors + gt * columns.total, found.squared + gt * columns.total,
                                  found.sizes[gt * columns.levels]};
       ensure_positive(batch.priors, load_box(batch.gt_boxes + 4 * gt), own, gt - first, holders);
@@ -154,20 +160,22 @@ void assign(const Batch& batch, const AssignArguments& arguments, Assigned& out)
   BatchMasks masks = {mask_data(arguments.valid), nullptr};
   if (arguments.regions.any()) {
     ignored = at::empty({batch.images(), batch.num_priors()}, batch.priors.options().dtype(at::kBool));
-    for_each(slots,
-             MarkIgnored<T>{view, arguments.regions.boxes.const_data_ptr<T>(),
-                            arguments.regions.offsets.const_data_ptr<int64_t>(),
-                            static_cast<T>(arguments.regions.iof_thr), ignored.mutable_data_ptr<bool>()});
+    for_each(slots, MarkIgnored<T>{view, arguments.regions.boxes.const_data_ptr<T>(),
+                                   arguments.regions.offsets.const_data_ptr<int64_t>(),
+                                   arguments.regions.boxes.size(0), static_cast<T>(arguments.regions.iof_thr),
+                                   ignored.mutable_data_ptr<bool>()});
     masks.ignored = mask_data(ignored);
   }
   const SearchMemory memory(batch, arguments.columns);
   const Found<T> found = memory.found<T>();
   search<T>(batch, arguments.levels, arguments.columns, masks, found);
-  for_each(batch.num_gts(), Choose<T>{view, arguments.columns, found, out.thresholds.mutable_data_ptr<T>(),
-                                      reinterpret_cast<unsigned long long*>(assigned)});
+  for_each<kThreadsOfGts>(batch.num_gts(),
+                          Choose<T>{view, arguments.columns, found, out.thresholds.mutable_data_ptr<T>(),
+                                    reinterpret_cast<unsigned long long*>(assigned)});
   for_each(slots, Settle<T>{view, masks, assigned, ious, reinterpret_cast<unsigned long long*>(counts)});
   if (arguments.ensure_positive) {
-    for_each(batch.images(), EnsurePositives<T>{view, arguments.columns, found, assigned, ious, counts});
+    for_each<kThreadsOfGts>(batch.images(),
+                            EnsurePositives<T>{view, arguments.columns, found, assigned, ious, counts});
   }
 }
 
@@ -176,8 +184,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> atss_assign_cuda(
     const at::Tensor& offsets, int64_t k, const OptionalTensor& valid, const OptionalTensor& ignore_boxes,
     const OptionalTensor& ignore_offsets, double ignore_iof_thr, bool ensure_positive,
     at::IntArrayRef grid_shapes, at::ArrayRef<double> grid_geometry) {
-  const c10::cuda::CUDAGuard guard(priors.device());
   const Batch batch = check_batch(priors, gt_boxes, offsets);
+  const c10::cuda::CUDAGuard guard(batch.priors.device());
   const AssignArguments arguments =
       check_assign(batch, {level_sizes, grid_shapes, grid_geometry}, k, valid, ignore_boxes, ignore_offsets,
                    ignore_iof_thr, ensure_positive);

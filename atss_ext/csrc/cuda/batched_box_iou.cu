@@ -10,53 +10,65 @@
 namespace atss_ext {
 namespace {
 
-// Overlaps a thread computes and stores at once.
-constexpr int kPack = 4;
+// A thread keeps kColumns boxes and walks kRows rows, so that boxes are read once for many overlaps.
+constexpr int kColumns = 4;
+constexpr int kRows = 4;
 
 template <typename S>
-struct alignas(kPack * sizeof(S) < 16 ? kPack * sizeof(S) : 16) Pack {
-  S values[kPack];
+struct alignas(kColumns * sizeof(S) < 16 ? kColumns * sizeof(S) : 16) Pack {
+  S values[kColumns];
 };
 
-// Fills kPack neighbouring overlaps, in the order of the output.
+// Reads a box in 16-byte words; boxes of a tensor start at multiples of that (aligned below).
+template <typename T>
+__device__ Box<T> load_whole(const T* boxes, int64_t i) {
+  const Pack<T> pack = reinterpret_cast<const Pack<T>*>(boxes)[i];
+  return {pack.values[0], pack.values[1], pack.values[2], pack.values[3]};
+}
+
 template <IoUMode kMode, typename T, typename S>
-struct FillPack {
+struct FillTile {
   const T* boxes1;         // [rows of all images, 4]
   const T* boxes2;         // [columns of all images, 4]
   const int64_t* offsets;  // [images + 1] where columns are packed and every image has its own rows
-  int64_t images, rows, width, total;
-  bool batched;
-  S* out;  // [total]
+  int64_t images, rows, width, tiles, packs;
+  S* out;  // [rows of all images, width]
+  bool aligned;
 
-  __device__ int64_t divide(int64_t index, int64_t by) const {
-    // A 64-bit division costs more than the overlap itself.
-    return total <= INT32_MAX ? static_cast<uint32_t>(index) / static_cast<uint32_t>(by) : index / by;
-  }
-
-  __device__ T overlap(int64_t row, int64_t column) const {
-    int64_t first = row, second = column;
-    if (batched) second += divide(row, rows) * width;
-    if (offsets != nullptr) first += image_of(offsets, images, column) * rows;
-    return box_overlap<kMode>(load_box(boxes1 + 4 * first), load_box(boxes2 + 4 * second));
-  }
-
-  __device__ void operator()(int64_t pack) const {
-    const int64_t begin = pack * kPack;
-    int64_t row = divide(begin, width), column = begin - row * width;
-    const int count = total - begin < kPack ? static_cast<int>(total - begin) : kPack;
-    Pack<S> result;
-#pragma unroll
-    for (int i = 0; i < kPack; ++i) {
-      if (i < count) result.values[i] = static_cast<S>(overlap(row, column));
-      if (++column == width) {
-        column = 0;
-        ++row;
-      }
-    }
-    if (count == kPack) {
-      *reinterpret_cast<Pack<S>*>(out + begin) = result;
+  // A row's results; in one store where rows start at whole packs.
+  __device__ void store(const Pack<S>& pack, int64_t row, int64_t column, int count) const {
+    S* target = out + row * width + column;
+    if (aligned && count == kColumns) {
+      *reinterpret_cast<Pack<S>*>(target) = pack;
     } else {
-      for (int i = 0; i < count; ++i) out[begin + i] = result.values[i];
+      for (int c = 0; c < count; ++c) target[c] = pack.values[c];
+    }
+  }
+
+  // i counts packs of columns, then tiles of rows, then images.
+  __device__ void operator()(int64_t i) const {
+    const int64_t column = i % packs * kColumns, tile = i / packs % tiles, image = i / packs / tiles;
+    const int count = width - column < kColumns ? static_cast<int>(width - column) : kColumns;
+    Box<T> columns[kColumns];
+    T areas[kColumns];
+    int64_t shift[kColumns];  // from a row to the row of the column's own image
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) {
+      const int64_t own = column + (c < count ? c : 0);
+      columns[c] = load_whole(boxes2, image * width + own);
+      areas[c] = box_area(columns[c]);
+      shift[c] = offsets == nullptr ? 0 : image_of(offsets, images, own) * rows;
+    }
+    const int64_t first = tile * kRows, last = first + kRows < rows ? first + kRows : rows;
+    for (int64_t row = first; row < last; ++row) {
+      Pack<S> pack;
+      const Box<T> shared = load_whole(boxes1, image * rows + row);
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) {
+        const Box<T> box = offsets == nullptr ? shared : load_whole(boxes1, row + shift[c]);
+        pack.values[c] = static_cast<S>(box_overlap<kMode>(box, columns[c], box_area(box), areas[c]));
+      }
+      store(pack, image * rows + row, column, count);
     }
   }
 };
@@ -64,17 +76,20 @@ struct FillPack {
 template <IoUMode kMode, typename T, typename S>
 void fill(const OverlapShape& shape, const at::Tensor& boxes1, const at::Tensor& boxes2,
           const OptionalTensor& offsets, at::Tensor& out) {
-  const bool own_rows = offsets.has_value() && shape.row_step > 0;
-  const FillPack<kMode, T, S> body = {boxes1.const_data_ptr<T>(),
+  const bool batched = shape.output.size() == 3, own_rows = offsets.has_value() && shape.row_step > 0;
+  const int64_t width = shape.output_stride;
+  const int64_t packs = (width + kColumns - 1) / kColumns, tiles = (shape.rows + kRows - 1) / kRows;
+  const FillTile<kMode, T, S> body = {boxes1.const_data_ptr<T>(),
                                       boxes2.const_data_ptr<T>(),
                                       own_rows ? offsets->const_data_ptr<int64_t>() : nullptr,
                                       shape.images,
                                       shape.rows,
-                                      shape.output_stride,
-                                      out.numel(),
-                                      shape.output.size() == 3,
-                                      out.mutable_data_ptr<S>()};
-  for_each((out.numel() + kPack - 1) / kPack, body);
+                                      width,
+                                      tiles,
+                                      packs,
+                                      out.mutable_data_ptr<S>(),
+                                      width % kColumns == 0};
+  for_each(packs * tiles * (batched ? shape.images : 1), body);
 }
 
 template <typename T, typename S>
@@ -94,13 +109,19 @@ void fill(IoUMode mode, const OverlapShape& shape, const at::Tensor& boxes1, con
   }
 }
 
+// Contiguous boxes whose memory starts at a multiple of 16 bytes; a view may start anywhere.
+at::Tensor aligned_boxes(const at::Tensor& boxes, at::ScalarType dtype) {
+  const at::Tensor whole = boxes.to(dtype).contiguous();
+  return reinterpret_cast<uintptr_t>(whole.const_data_ptr()) % 16 == 0 ? whole : whole.clone();
+}
+
 at::Tensor batched_box_iou_cuda(const at::Tensor& boxes1, const at::Tensor& boxes2,
                                 const OptionalTensor& offsets, c10::string_view mode_name) {
   const IoUMode mode = parse_iou_mode(mode_name);
   const OverlapShape shape = check_overlap(boxes1, boxes2, offsets);
   const c10::cuda::CUDAGuard guard(boxes1.device());
   const auto dtype = compute_type(boxes1, boxes2);
-  const at::Tensor a = boxes1.to(dtype).contiguous(), b = boxes2.to(dtype).contiguous();
+  const at::Tensor a = aligned_boxes(boxes1, dtype), b = aligned_boxes(boxes2, dtype);
   const OptionalTensor ends = offsets ? OptionalTensor(offsets->contiguous()) : OptionalTensor();
   const auto type = overlap_type(boxes1, boxes2);
   at::Tensor out = at::empty(shape.output, a.options().dtype(type));

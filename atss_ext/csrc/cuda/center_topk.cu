@@ -50,8 +50,8 @@ std::tuple<at::Tensor, at::Tensor> center_topk_cuda(const at::Tensor& priors, at
                                                     const OptionalTensor& ignored,
                                                     at::IntArrayRef grid_shapes,
                                                     at::ArrayRef<double> grid_geometry) {
-  const c10::cuda::CUDAGuard guard(priors.device());
   const Batch batch = check_batch(priors, gt_boxes, offsets);
+  const c10::cuda::CUDAGuard guard(batch.priors.device());
   const Levels levels{level_sizes, grid_shapes, grid_geometry};
   levels.check(batch.num_priors());
   const Columns columns = levels.columns(k);

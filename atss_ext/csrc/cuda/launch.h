@@ -11,16 +11,18 @@
 
 namespace atss_ext {
 
-constexpr int kThreads = 128;
+constexpr int kThreadsOfPriors = 128;
+// A batch has few gts: small blocks spread them over the device.
+constexpr int kThreadsOfGts = 32;
 // Enough blocks to fill any device; larger ranges are walked in strides.
 constexpr int64_t kMaxBlocks = 1 << 16;
 
-inline unsigned int blocks_for(int64_t items, int threads = kThreads) {
+inline unsigned int blocks_for(int64_t items, int threads) {
   return static_cast<unsigned int>(std::min((items + threads - 1) / threads, kMaxBlocks));
 }
 
 // Runs body(i) for every i in [0, count).
-template <typename Body>
+template <int kThreads, typename Body>
 __global__ void __launch_bounds__(kThreads)
     for_each_kernel(int64_t count, const __grid_constant__ Body body) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
@@ -29,10 +31,11 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <typename Body>
+template <int kThreads = kThreadsOfPriors, typename Body>
 void for_each(int64_t count, const Body& body) {
   if (count == 0) return;
-  for_each_kernel<<<blocks_for(count), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(count, body);
+  for_each_kernel<kThreads>
+      <<<blocks_for(count, kThreads), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(count, body);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 

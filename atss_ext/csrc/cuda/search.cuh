@@ -63,7 +63,7 @@ void search(const Batch& batch, const Columns& columns, const BatchMasks& masks,
                                       masks,
                                       route,
                                       found};
-  for_each(batch.num_gts() * columns.levels, body);
+  for_each<kThreadsOfGts>(batch.num_gts() * columns.levels, body);
 }
 
 template <typename T>
