@@ -27,8 +27,8 @@ STATE = 'atss_ext-state.json'
 BUILD_TOOLS = ['setuptools>=70.1,<81', 'ninja']
 # Its requirements pin a setuptools that cannot build wheels; the extra `mim` holds those it needs.
 WITHOUT_DEPENDENCIES = {'dev': ['openmim>=0.3.9'], 'mim': ['openmim>=0.3.9']}
-# Published as source only; without torch in its build it compiles nothing, and comes without ops.
-SOURCE_ONLY = {'onedl': ['onedl-mmcv']}
+# Published as source only. onedl-mmcv compiles nothing without torch in its build, and comes without ops.
+SOURCE_ONLY = {'onedl': ['onedl-mmcv', 'onedl-mmdetection']}
 # Distributions that install the same import names, by the extra that brings them.
 FAMILIES = {
     'mmdet': ('mmdet', 'mmengine', 'mmcv', 'mmcv-lite'),
