@@ -9,10 +9,12 @@ from atss_ext.registry import TASK_UTILS
 
 @TASK_UTILS.register_module()
 class BboxOverlaps2D:
-    """mmdet's IoU calculator of this name, computed without a temporary matrix; fits every assigner.
+    """mmdet's IoU calculator of this name on the native ops; fits every assigner.
 
     ``iou_calculator=dict(type='atss_ext.BboxOverlaps2D')`` in the config of any assigner. Half precision is
-    computed in float32 and returned as half; besides mmdet's modes there are 'diou' and 'ciou'.
+    computed in float32 and returned as half; besides mmdet's modes there are 'diou' and 'ciou'. All pairs of
+    float32 or float64 boxes need no matrix but the result; half on the CPU passes through a float32 one, and
+    where a gradient is wanted, or the library does not serve the device, PyTorch makes several.
     """
 
     def __call__(

@@ -1,6 +1,6 @@
 """The only door to native code; knows neither mmdet nor mmengine."""
 
-from atss_ext.ops.assignment import atss_assign, center_topk, gather_targets
+from atss_ext.ops.assignment import atss_assign, center_topk
 from atss_ext.ops.box_iou import aligned_box_iou, batched_box_iou
 from atss_ext.ops.grid import GridLevel, find_grid
 from atss_ext.ops.native import available
@@ -12,6 +12,7 @@ from atss_ext.ops.reference import (
     assign_candidates,
     ignored_priors,
 )
+from atss_ext.ops.targets import gather_targets
 
 __all__ = [
     'Assignment',

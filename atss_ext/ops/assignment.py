@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from atss_ext.ops import native, reference
+from atss_ext.ops import checks, native, reference
 from atss_ext.ops.grid import GridLevel, flatten
-from atss_ext.ops.reference import Assignment, Candidates, Targets
+from atss_ext.ops.reference import Assignment, Candidates, without_gradient
 
 
 def center_topk(
@@ -22,7 +22,8 @@ def center_topk(
 ) -> Candidates:
     """The k priors of every level whose centres are nearest (L2) to each gt's centre (ATSS, Alg. 1, l. 3-6).
 
-    No distance matrix is made: memory is that of the result and of the priors' centres.
+    No distance matrix is made: memory is that of the result and of the priors' centres. The distances carry
+    no gradient.
 
     Args:
         priors: [N, 4] xyxy, pixels, any float dtype; all levels one after the other.
@@ -42,13 +43,17 @@ def center_topk(
     Raises:
         ValueError: for k < 1, and sizes, shapes, offsets or a grid that do not fit.
     """
+    priors, gt_boxes = without_gradient(priors), without_gradient(gt_boxes)
     if native.serves(priors):
         return Candidates(
             *torch.ops.atss_ext.center_topk(
                 priors, level_sizes, gt_boxes, offsets, k, valid, ignored, *flatten(grid)
             )
         )
-    _check(priors, level_sizes, gt_boxes, offsets, k)
+    checks.check_batch(priors, gt_boxes, offsets)
+    checks.check_levels(level_sizes, priors.size(0), k, grid)
+    checks.check_mask(valid, 'valid', priors, offsets)
+    checks.check_mask(ignored, 'ignored', priors, offsets)
     return reference.center_topk(priors, level_sizes, gt_boxes, offsets, k, valid, ignored)
 
 
@@ -66,6 +71,8 @@ def atss_assign(
     grid: Sequence[GridLevel] | None = None,
 ) -> Assignment:
     """Adaptive training sample selection for a whole batch (ATSS, Algorithm 1).
+
+    An assignment is a choice: nothing it returns carries a gradient, whatever the boxes do.
 
     Args:
         priors: [N, 4] xyxy, pixels, any float dtype; all levels one after the other.
@@ -89,6 +96,9 @@ def atss_assign(
     Raises:
         ValueError: for k < 1, and sizes, shapes, offsets or a grid that do not fit.
     """
+    priors, gt_boxes = without_gradient(priors), without_gradient(gt_boxes)
+    if ignore_boxes is not None:
+        ignore_boxes = without_gradient(ignore_boxes)
     if native.serves(priors):
         return Assignment(
             *torch.ops.atss_ext.atss_assign(
@@ -105,9 +115,10 @@ def atss_assign(
                 *flatten(grid),
             )
         )
-    _check(priors, level_sizes, gt_boxes, offsets, k)
-    if ignore_boxes is not None and ignore_offsets is None:
-        raise ValueError('ignore_boxes need ignore_offsets, int64 [images + 1]')
+    checks.check_batch(priors, gt_boxes, offsets)
+    checks.check_levels(level_sizes, priors.size(0), k, grid)
+    checks.check_mask(valid, 'valid', priors, offsets)
+    checks.check_regions(ignore_boxes, ignore_offsets, ignore_iof_thr, priors, offsets)
     return reference.atss_assign(
         priors,
         level_sizes,
@@ -120,57 +131,6 @@ def atss_assign(
         ignore_iof_thr,
         ensure_positive,
     )
-
-
-def gather_targets(
-    priors: Tensor,
-    assigned: Tensor,
-    gt_boxes: Tensor,
-    gt_labels: Tensor,
-    offsets: Tensor,
-    num_classes: int,
-    pos_weight: float = -1,
-) -> Targets:
-    """What every prior learns, for all images at once.
-
-    Args:
-        priors: [N, 4] xyxy, pixels.
-        assigned: [B, N] int64, as :class:`Assignment` holds it.
-        gt_boxes: [T, 4] xyxy, pixels.
-        gt_labels: [T] int64.
-        offsets: [B+1] int64.
-        num_classes: the label of background.
-        pos_weight: the weight of positives; <= 0 for 1.
-
-    Returns:
-        :class:`Targets`.
-
-    Raises:
-        ValueError: for shapes or offsets that do not fit.
-    """
-    if native.serves(priors):
-        return Targets(
-            *torch.ops.atss_ext.gather_targets(
-                priors, assigned, gt_boxes, gt_labels, offsets, num_classes, pos_weight
-            )
-        )
-    return reference.gather_targets(priors, assigned, gt_boxes, gt_labels, offsets, num_classes, pos_weight)
-
-
-def _check(priors: Tensor, level_sizes: Sequence[int], gt_boxes: Tensor, offsets: Tensor, k: int) -> None:
-    """What the native library would refuse, as far as the host knows it without asking the device."""
-    if k < 1:
-        raise ValueError(f'k must be at least 1, got {k}')
-    for name, boxes in (('priors', priors), ('gt_boxes', gt_boxes)):
-        if boxes.dim() != 2 or boxes.size(1) != 4 or not boxes.is_floating_point():
-            raise ValueError(f'{name} must be floats [count, 4], got {boxes.dtype} {list(boxes.shape)}')
-    if sum(level_sizes) != priors.size(0):
-        raise ValueError(
-            f'level sizes {list(level_sizes)} add up to {sum(level_sizes)}, '
-            f'but there are {priors.size(0)} priors'
-        )
-    if offsets.dim() != 1 or offsets.dtype != torch.int64 or offsets.numel() < 2:
-        raise ValueError(f'offsets must be int64 [images + 1], got {offsets.dtype} {list(offsets.shape)}')
 
 
 def _dtype(priors: Tensor, gt_boxes: Tensor) -> torch.dtype:
@@ -216,27 +176,6 @@ def _fake_atss_assign(
     )
 
 
-def _fake_gather_targets(
-    priors: Tensor,
-    assigned: Tensor,
-    gt_boxes: Tensor,
-    gt_labels: Tensor,
-    offsets: Tensor,
-    num_classes: int,
-    pos_weight: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    floats = priors.new_empty(assigned.shape, dtype=_dtype(priors, gt_boxes))
-    return (
-        assigned.new_empty(assigned.shape),
-        floats,
-        assigned.new_empty(assigned.shape, dtype=torch.bool),
-        floats.new_empty((*assigned.shape, 4)),
-        torch.empty_like(floats),
-        floats.new_empty(()),
-    )
-
-
 if native.available():
     torch.library.register_fake('atss_ext::center_topk', _fake_center_topk)
     torch.library.register_fake('atss_ext::atss_assign', _fake_atss_assign)
-    torch.library.register_fake('atss_ext::gather_targets', _fake_gather_targets)

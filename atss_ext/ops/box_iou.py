@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atss_ext.ops import native, reference
+from atss_ext.ops import checks, native, reference
 from atss_ext.ops.reference import IoUMode
 
 
@@ -32,14 +32,16 @@ def batched_box_iou(
     """
     if native.serves(boxes1) and not _wants_grad(boxes1, boxes2):
         return torch.ops.atss_ext.batched_box_iou(boxes1, boxes2, offsets, mode)
+    checks.check_batched(boxes1, boxes2, mode, offsets)
     dtype, result = _dtypes(boxes1, boxes2)
     return reference.batched_box_iou(boxes1.to(dtype), boxes2.to(dtype), mode, offsets).to(result)
 
 
 def aligned_box_iou(boxes1: Tensor, boxes2: Tensor, mode: IoUMode = 'iou') -> Tensor:
-    """Overlap of box i with box i, differentiable.
+    """Overlap of box i with box i, differentiable once.
 
     The gradient is that of the value, all the way: mmdet's CIoU loss holds alpha constant, this does not.
+    :func:`atss_ext.ops.reference.aligned_box_iou` can be differentiated any number of times.
 
     Args:
         boxes1: [..., 4] xyxy, pixels, any float dtype; half is computed in float32.
@@ -54,6 +56,7 @@ def aligned_box_iou(boxes1: Tensor, boxes2: Tensor, mode: IoUMode = 'iou') -> Te
     """
     if native.serves(boxes1):
         return torch.ops.atss_ext.aligned_box_iou(boxes1, boxes2, mode)
+    checks.check_aligned(boxes1, boxes2, mode)
     dtype, result = _dtypes(boxes1, boxes2)
     return reference.aligned_box_iou(boxes1.to(dtype), boxes2.to(dtype), mode).to(result)
 
@@ -91,8 +94,16 @@ def _aligned_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
     return *torch.ops.atss_ext.aligned_box_iou_backward(grad, boxes1, boxes2, ctx.mode), None
 
 
+def _aligned_twice(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
+    raise NotImplementedError(
+        'the native aligned_box_iou can be differentiated once: '
+        'use atss_ext.ops.reference.aligned_box_iou for higher derivatives'
+    )
+
+
 if native.available():
     torch.library.register_fake('atss_ext::batched_box_iou', _fake_batched)
     torch.library.register_fake('atss_ext::aligned_box_iou', _fake_aligned)
     torch.library.register_fake('atss_ext::aligned_box_iou_backward', _fake_aligned_backward)
     torch.library.register_autograd('atss_ext::aligned_box_iou', _aligned_backward, setup_context=_save_boxes)
+    torch.library.register_autograd('atss_ext::aligned_box_iou_backward', _aligned_twice)

@@ -38,10 +38,11 @@ def find_grid(
 ) -> tuple[GridLevel, ...] | None:
     """Describes the levels if their priors stand on grids: measured, never assumed.
 
-    Reads the priors on the host; call it once a feature shape, with priors on the CPU.
+    Reads the priors on the host: those of another device are copied, which waits for it. Call it once a
+    feature shape, with priors on the CPU.
 
     Args:
-        priors: [N, 4] xyxy, pixels; all levels one after the other.
+        priors: [N, 4] xyxy, pixels, on any device; all levels one after the other.
         shapes: L pairs (height, width).
         anchors: L counts of priors a cell.
 
@@ -52,7 +53,7 @@ def find_grid(
     if sum(sizes) != priors.size(0):
         return None
     levels = []
-    for level, (height, width), count in zip(priors.split(sizes), shapes, anchors, strict=True):
+    for level, (height, width), count in zip(priors.cpu().split(sizes), shapes, anchors, strict=True):
         grid = _find_level(_both_centers(level), height, width, count)
         if grid is None:
             return None
@@ -72,10 +73,10 @@ def _find_level(centers: Tensor, height: int, width: int, anchors: int) -> GridL
         return GridLevel(height, width, anchors, (1.0, 1.0), (0.0, 0.0), 0.0)
     cells = centers.view(height, width, 2 * anchors, 2)
     first, last = cells[0, 0, 0], cells[-1, -1, 0]
-    steps = torch.tensor([width - 1, height - 1], dtype=centers.dtype)
+    steps = torch.tensor([width - 1, height - 1], dtype=centers.dtype, device='cpu')
     # A single row or column has no stride; any will do.
     stride = torch.where(steps > 0, (last - first) / steps.clamp(min=1), 1.0)
-    rows, columns = torch.arange(height), torch.arange(width)
+    rows, columns = torch.arange(height, device='cpu'), torch.arange(width, device='cpu')
     ideal = torch.stack(torch.meshgrid(columns, rows, indexing='xy'), -1) * stride + first  # [H, W, 2]
     slack = float((cells - ideal[:, :, None]).abs().max())
     if not (bool((stride > 0).all()) and slack <= MAX_SLACK * float(stride.min())):

@@ -23,7 +23,7 @@ from samples import (
     tied_boxes,
 )
 from scenes import KINDS, literal_atss, literal_candidates, literal_ignored, literal_iou, random_scene
-from test_center_topk import BAD, BAD_GRIDS, COUNT, GOOD, TYPED_CASES
+from test_center_topk import BAD, BAD_GRIDS, COUNT, GOOD, OVERFLOWING, TYPED_CASES
 
 from atss_ext import ops
 from atss_ext.ops import reference
@@ -334,14 +334,14 @@ def test_inputs_are_left_alone():
     assert all(torch.equal(tensor, before[name]) for name, tensor in tensors.items())
 
 
-@pytest.mark.parametrize(('change', 'sentence'), BAD)
-def test_bad_arguments_are_named(change, sentence):
+@pytest.mark.parametrize(('change', 'sentence'), [*BAD, *OVERFLOWING])
+def test_bad_arguments_are_named(change, sentence, route):
     with pytest.raises(ValueError, match=sentence):
         ops.atss_assign(**{**GOOD, **change})
 
 
 @pytest.mark.parametrize(('grid', 'sentence'), BAD_GRIDS)
-def test_bad_grids_are_named(grid, sentence):
+def test_bad_grids_are_named(grid, sentence, route):
     with pytest.raises(ValueError, match=sentence):
         ops.atss_assign(**{**GOOD, 'level_sizes': [COUNT], 'grid': grid})
 
@@ -358,10 +358,25 @@ def test_bad_grids_are_named(grid, sentence):
         (torch.zeros(2, 1, 4), offsets_of([1, 1]), r'ignore_boxes must be \[S, 4\], got \[2, 1, 4\]'),
     ],
 )
-def test_bad_ignore_regions_are_named(boxes, offsets, sentence):
+def test_bad_ignore_regions_are_named(boxes, offsets, sentence, route):
     regions = {'ignore_boxes': boxes, 'ignore_offsets': offsets, 'ignore_iof_thr': 0.5}
     with pytest.raises(ValueError, match=sentence):
         ops.atss_assign(**GOOD, **regions)
+    off = ops.atss_assign(**GOOD, **{**regions, 'ignore_iof_thr': 0})
+    assert_identical(off, ops.atss_assign(**GOOD))
+
+
+@pytest.mark.parametrize('wants', ['priors', 'boxes', 'ignore_boxes'])
+@pytest.mark.parametrize('grid', [False, True])
+def test_nothing_carries_a_gradient(wants, grid, route):
+    """A choice has no derivative; a result that claimed one would only fail, or mislead, in backward."""
+    case = random_case((5, 0, 12), regions=(1, 2, 0))
+    case = replace(case, **{wants: getattr(case, wants).clone().requires_grad_()})
+    ignored = random_mask(3, len(case.priors), 0.3)
+    candidates = ops.center_topk(**case.topk_arguments(grid), ignored=ignored)
+    results = [*ops.atss_assign(**case.arguments(grid)), *candidates]
+    results += ops.assign_candidates(candidates, case.priors, case.boxes, case.offsets)
+    assert [result.requires_grad for result in results] == [False] * 10
 
 
 def test_sixteen_levels_are_served():

@@ -10,7 +10,7 @@ from samples import MODES, offsets_of, overlap_pairs, random_boxes, same_values,
 from torch import Tensor
 
 from atss_ext import ops
-from atss_ext.ops import reference
+from atss_ext.ops import checks, reference
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -283,19 +283,21 @@ Z, L = torch.zeros, torch.tensor
         ((Z(3, 5), Z(3, 5)), r'boxes1 must be \[..., 4\], got \[3, 5\]'),
         ((Z(3, 4), Z(4)[0]), r'boxes2 must be \[..., 4\], got \[\]'),
         ((Z(3, 4), Z(2, 4)), r'boxes2 must be \[3, 4\] like boxes1, got \[2, 4\]'),
+        ((Z(3, 4), Z(1, 4)), r'boxes2 must be \[3, 4\] like boxes1, got \[1, 4\]'),
         ((Z(3, 4).long(), Z(3, 4)), 'boxes1 must hold floats, got Long'),
         ((Z(3, 4), Z(3, 4).int()), 'boxes2 must hold floats, got Int'),
         ((Z(3, 4), Z(3, 4), 'union'), "mode must be iou, iof, giou, diou or ciou, got 'union'"),
     ],
 )
-def test_bad_aligned_arguments_are_named(args, sentence):
+def test_bad_aligned_arguments_are_named(args, sentence, route):
     with pytest.raises(ValueError, match=sentence):
         ops.aligned_box_iou(*args)
 
 
-@pytest.mark.parametrize(
+BAD_BATCHED = pytest.mark.parametrize(
     ('args', 'sentence'),
     [
+        ((Z(3, 4), Z(2, 4).long()), 'boxes2 must hold floats, got Long'),
         ((Z(3, 4), Z(2, 3)), r'boxes2 must be \[..., 4\], got \[2, 3\]'),
         ((Z(3, 4), Z(2, 4), 'IoU'), "got 'IoU'"),
         ((Z(3, 4), Z(2, 5, 4)), r'got \[3, 4\] and \[2, 5, 4\]'),
@@ -310,9 +312,38 @@ def test_bad_aligned_arguments_are_named(args, sentence):
         ((Z(3, 4), Z(5, 4), 'iou', L([[0, 5]])), r'got Long \[1, 2\]'),
     ],
 )
-def test_bad_batched_arguments_are_named(args, sentence):
+
+
+@BAD_BATCHED
+def test_bad_batched_arguments_are_named(args, sentence, route):
     with pytest.raises(ValueError, match=sentence):
         ops.batched_box_iou(*args)
+
+
+@BAD_BATCHED
+def test_bad_batched_arguments_are_named_where_a_gradient_is_wanted(args, sentence):
+    boxes1, *rest = args
+    with pytest.raises(ValueError, match=sentence):
+        ops.batched_box_iou(boxes1.clone().requires_grad_(), *rest)
+
+
+def test_values_of_offsets_are_not_read_from_a_device(monkeypatch):
+    """Nobody waits for a device: its offsets are trusted, as the library trusts them."""
+    boxes, offsets = Z(5, 4, device='meta'), Z(3, device='meta', dtype=torch.long)
+    monkeypatch.setattr(Tensor, 'tolist', None)
+    checks.check_batched(boxes, boxes, 'iou', offsets)
+    with pytest.raises(ValueError, match='offsets is on cpu and the boxes on meta: move one of them'):
+        checks.check_batched(boxes, boxes, 'iou', L([0, 2, 5]))
+
+
+def test_a_second_derivative_is_refused():
+    a, b = (boxes.requires_grad_() for boxes in overlapping_pairs(5))
+    (grad,) = torch.autograd.grad(ops.aligned_box_iou(a, b, 'giou').sum(), a, create_graph=True)
+    with pytest.raises(NotImplementedError, match=r'differentiated once: use .*reference\.aligned_box_iou'):
+        grad.sum().backward()
+    (grad,) = torch.autograd.grad(reference.aligned_box_iou(a, b, 'giou').sum(), a, create_graph=True)
+    grad.sum().backward()
+    assert a.grad.abs().max() > 0
 
 
 def test_bad_backward_argument_is_named():

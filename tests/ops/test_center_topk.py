@@ -171,7 +171,8 @@ BAD = [
     ({'k': 0}, 'k must be at least 1, got 0'),
     ({'k': -3}, 'k must be at least 1, got -3'),
     ({'level_sizes': [COUNT, 3]}, rf'\[{COUNT}, 3\] add up to {COUNT + 3}, but there are {COUNT} priors'),
-    ({'level_sizes': [COUNT + 2, -2]}, rf'must not be negative, got \[{COUNT + 2}, -2\]'),
+    ({'level_sizes': [COUNT + 2, -2]}, rf'level sizes must .* got \[{COUNT + 2}, -2\]'),
+    ({'level_sizes': [2**31, COUNT - 2**31]}, rf'level sizes must .* got \[{2**31}, '),
     ({'level_sizes': []}, 'there must be 1 to 16 levels, got 0'),
     ({'level_sizes': [COUNT] + [0] * 16}, 'there must be 1 to 16 levels, got 17'),
     ({'priors': torch.zeros(COUNT, 5)}, rf'priors must be \[..., 4\], got \[{COUNT}, 5\]'),
@@ -205,18 +206,52 @@ BAD_GRIDS = [
     ([level(stride=(8.0, -1.0))], r'level 0 has \[8, -1, 0, 0, 0\]'),
     ([level(stride=(math.nan, 8.0))], r'level 0 has \[nan, 8, 0, 0, 0\]'),
     ([level(slack=-0.5)], r'slack not negative, level 0 has \[8, 8, 0, 0, -0.5\]'),
+    ([level(stride=(8.0, math.inf))], r'must be finite, level 0 has \[8, inf, 0, 0, 0\]'),
+    ([level(offset=(math.nan, 0.0))], r'must be finite, level 0 has \[8, 8, nan, 0, 0\]'),
+    ([level(offset=(0.0, -math.inf))], r'must be finite, level 0 has \[8, 8, 0, -inf, 0\]'),
+    ([level(slack=math.inf)], r'must be finite, level 0 has \[8, 8, 0, 0, inf\]'),
+    ([level(slack=math.nan)], r'must be finite, level 0 has \[8, 8, 0, 0, nan\]'),
+]
+
+# What int64 arithmetic takes for a level of the right size: sums and products that wrap around.
+OVERFLOWING = [
+    (
+        {'priors': torch.zeros(8, 4), 'level_sizes': [2**32, 2**32 + 8, 2**63 - 2**33, 2**62, 2**62]},
+        '4294967304',
+    ),
+    (
+        {
+            'priors': torch.zeros(3, 4),
+            'level_sizes': [3],
+            'grid': [ops.GridLevel(8589934605, 545761658833005647, 1, (8.0, 8.0), (0.0, 0.0), 0.0)],
+        },
+        r'level 0 has 3 priors, but its grid is \[8589934605, 545761658833005647, 1\]',
+    ),
 ]
 
 
 @pytest.mark.parametrize(
     ('change', 'sentence'), [*BAD, ({'ignored': ones(2, 3)}, r'ignored .* got Bool \[2, 3\]')]
 )
-def test_bad_arguments_are_named(change, sentence):
+def test_bad_arguments_are_named(change, sentence, route):
     with pytest.raises(ValueError, match=sentence):
         ops.center_topk(**{**GOOD, **change})
 
 
+@pytest.mark.parametrize(('change', 'sentence'), OVERFLOWING)
+def test_overflowing_sizes_are_named(change, sentence, route):
+    with pytest.raises(ValueError, match=sentence):
+        ops.center_topk(**{**GOOD, **change})
+
+
+def test_the_overflowing_sizes_do_wrap_around():
+    """They are what they are called: modulo 2^64 they fit their priors."""
+    (sizes, _), (grid, _) = OVERFLOWING
+    assert sum(sizes['level_sizes']) % 2**64 == len(sizes['priors'])
+    assert math.prod(grid['grid'][0][:3]) % 2**64 == len(grid['priors'])
+
+
 @pytest.mark.parametrize(('grid', 'sentence'), BAD_GRIDS)
-def test_bad_grids_are_named(grid, sentence):
+def test_bad_grids_are_named(grid, sentence, route):
     with pytest.raises(ValueError, match=sentence):
         ops.center_topk(**{**GOOD, 'level_sizes': [COUNT], 'grid': grid})

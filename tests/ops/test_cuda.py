@@ -73,6 +73,11 @@ def assign_and_gather(arguments: dict, labels: torch.Tensor) -> tuple:
     return (*result, *targets)
 
 
+def test_find_grid_reads_priors_of_the_device():
+    counts = [1] * len(LARGE_SHAPES)
+    assert ops.find_grid(make_priors(LARGE_SHAPES).cuda(), LARGE_SHAPES, counts) == large_grid()
+
+
 @pytest.mark.parametrize('grid', [False, True])
 @pytest.mark.parametrize('ensure_positive', [False, True])
 def test_large_batch_equals_the_cpu_and_repeats_itself(grid, ensure_positive):

@@ -125,6 +125,16 @@ GOOD = {
         ('offsets', torch.tensor([0, 4, 3]), 'offsets must not decrease, got 4 before 3'),
     ],
 )
-def test_bad_arguments_are_named(name, value, sentence):
+def test_bad_arguments_are_named(name, value, sentence, route):
     with pytest.raises(ValueError, match=sentence):
         ops.gather_targets(**{**GOOD, name: value})
+
+
+@pytest.mark.parametrize('place', [0, 2])
+def test_targets_carry_no_gradient(place, route):
+    args = list(target_args(random_case(), -1))
+    plain = ops.gather_targets(*args)
+    args[place] = args[place].clone().requires_grad_()
+    targets = ops.gather_targets(*args)
+    assert [target.requires_grad for target in targets] == [False] * 6
+    assert_identical(targets, plain)

@@ -2,12 +2,16 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.models.task_modules.prior_generators import AnchorGenerator
+from mmdet.registry import TASK_UTILS
+from mmengine.config import Config
 from mmengine.structures import InstanceData
 from samples import (
     SHAPES,
@@ -20,6 +24,7 @@ from samples import (
     rectangle_mask,
     tied_boxes,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from atss_ext import ops
 from atss_ext.assigners import PackedGts
@@ -393,6 +398,87 @@ def test_the_head_really_takes_the_grid_route(monkeypatch):
     wrong = tuple(level._replace(offset=(1000.0, 1000.0)) for level in priors.grid)
     head._priors[key] = replace(priors, grid=wrong)
     assert not torch.equal(head_targets(head, grid_expected=True).positive, honest.positive)
+
+
+class OpCount(TorchDispatchMode):
+    """Writes down every op that is dispatched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_head_makes_targets_in_two_ops():
+    """Whatever the number of images, gts and levels."""
+    head = head_with(AnchorGenerator(strides=[8, 16, 32], ratios=[1.0], scales=[8]))
+    priors = head.pyramid_priors(((13, 19), (7, 10), (4, 5)), torch.device('cpu'))
+    instances = [InstanceData(bboxes=random_boxes(n, n), labels=torch.arange(n) % 7) for n in (12, 0, 5)]
+    gts = PackedGts.from_instances(instances)
+    with OpCount() as count:
+        head.get_targets(priors, gts)
+    assert count.names == ['atss_ext.atss_assign.default', 'atss_ext.gather_targets.default']
+
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+PYRAMID = (8, 16, 32, 64, 128)
+
+
+def anchor_settings(node) -> list[dict]:
+    """Every ``anchor_generator`` in a config."""
+    if isinstance(node, list | tuple):
+        return [found for item in node for found in anchor_settings(item)]
+    if not isinstance(node, dict):
+        return []
+    own = [dict(node['anchor_generator'])] if 'anchor_generator' in node else []
+    return own + [found for item in node.values() for found in anchor_settings(item)]
+
+
+def configured_anchors() -> list:
+    """(config, anchor settings): with the config's own strides, and with those of the paper."""
+    params = []
+    for path in sorted(CONFIGS.rglob('*.py')):
+        for anchors in anchor_settings(Config.fromfile(path)._cfg_dict.to_dict()):
+            for strides in dict.fromkeys([tuple(anchors['strides']), PYRAMID]):
+                name = f'{path.relative_to(CONFIGS)}-{len(strides)} levels'
+                params.append(pytest.param({**anchors, 'strides': list(strides)}, id=name))
+    return params
+
+
+@pytest.mark.parametrize('anchors', configured_anchors())
+@pytest.mark.parametrize('image', [(800, 1344), (333, 517)])
+def test_anchors_of_every_config(anchors, image):
+    """They stand on grids, and both routes give the same."""
+    generator = TASK_UTILS.build(anchors)
+    boxes = mixed_gts(*image)
+    for k in (9, 9 * generator.num_base_priors[0]):
+        result = assert_routes_agree(grid_case(generator, *image, boxes, k=k))
+        assert int(result.num_positives.sum()) > 0
+
+
+def test_every_config_with_a_head_was_read():
+    names = {param.id.split('-')[0] for param in configured_anchors()}
+    trained = {str(path.relative_to(CONFIGS)) for path in CONFIGS.glob('atss/*.py')}
+    assert trained
+    assert trained <= names
+
+
+def test_find_grid_works_on_the_host():
+    """Whatever device tensors are made on by default."""
+    priors = make_priors()
+    expected = ops.find_grid(priors, SHAPES, [1] * 5)
+    with torch.device('meta'):
+        assert ops.find_grid(priors, SHAPES, [1] * 5) == expected
+
+
+def test_find_grid_measures_a_copy_of_priors_that_are_elsewhere():
+    """Stands in for a device: anything but the copy to the host would fail."""
+    priors = make_priors()
+    elsewhere = SimpleNamespace(size=priors.size, cpu=lambda: priors)
+    assert ops.find_grid(elsewhere, SHAPES, [1] * 5) == ops.find_grid(priors, SHAPES, [1] * 5)
 
 
 def test_ties_on_the_grid():

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import OpSample, assert_identical, make_priors, op_samples, random_boxes, random_case
+from samples import (
+    OpSample,
+    assert_identical,
+    assign_args,
+    make_priors,
+    many_gts,
+    op_samples,
+    random_boxes,
+    random_case,
+    topk_args,
+)
 
 from atss_ext import ops
 from atss_ext.ops import native, reference
@@ -176,11 +186,14 @@ def large_samples() -> list[OpSample]:
     priors = make_priors(((100, 168), (50, 84), (25, 42), (13, 21), (7, 11)))
     assigned = torch.randint(-1, 30, (2, len(priors)))
     gts, labels, offsets = b[:60], torch.arange(60), torch.tensor([0, 30, 60])
+    case = many_gts()
     return [
         OpSample('aligned_box_iou', 'large', (a, b, 'ciou')),
         OpSample('aligned_box_iou_backward', 'large', (a[:, 0].contiguous(), a, b, 'giou')),
         OpSample('batched_box_iou', 'large', (a, b[:60], offsets, 'iou')),
         OpSample('gather_targets', 'large', (priors, assigned, gts, labels, offsets, 80, -1.0)),
+        OpSample('center_topk', 'large', topk_args(case, grid=False)),
+        OpSample('atss_assign', 'large', assign_args(case, grid=False)),
     ]
 
 
@@ -222,25 +235,38 @@ def scatter_in_memory(tensor: torch.Tensor) -> torch.Tensor:
     return result
 
 
-@pytest.mark.parametrize(
-    ('change', 'sentence'),
-    [
-        ({'k': 0}, 'k must be at least 1, got 0'),
-        ({'level_sizes': [3, 4]}, r'level sizes \[3, 4\] add up to 7, but there are 8 priors'),
-        ({'priors': torch.zeros(8, 5)}, r'priors must be floats \[count, 4\], got torch.float32 \[8, 5\]'),
-        ({'gt_boxes': torch.zeros(1, 4).long()}, 'gt_boxes must be floats .* got torch.int64'),
-        ({'offsets': torch.zeros(1).long()}, r'offsets must be int64 \[images \+ 1\], got torch.int64 \[1\]'),
-        ({'ignore_boxes': torch.zeros(1, 4)}, 'ignore_boxes need ignore_offsets'),
-    ],
-)
-def test_bad_arguments_are_named_without_the_library_too(change, sentence, monkeypatch):
+THREADS = """
+import os, torch
+from test_native import large_samples
+
+def tasks():
+    return len(os.listdir('/proc/self/task'))
+
+for sample in large_samples():
+    reader, writer = os.pipe()
+    if os.fork() == 0:  # a child of its own each, before any thread of OpenMP has started
+        torch.set_num_threads(2)  # starts a thread of PyTorch's own
+        before = tasks()
+        sample()
+        os.write(writer, f'{sample.op} {tasks() - before}'.encode())
+        os._exit(0)
+    os.wait()
+    print(os.read(reader, 100).decode())
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='counts threads in /proc')
+def test_large_input_really_uses_several_threads():
+    """Nothing but a wrong compiler flag is needed for a library that runs on one thread without a word."""
+    done = run_python(THREADS)
+    assert done.returncode == 0, done.stderr
+    assert dict(line.split() for line in done.stdout.splitlines()) == dict.fromkeys(SCHEMAS, '1')
+
+
+def test_compiling_the_fallback_reads_no_offsets(monkeypatch):
+    """Its checks look at shapes alone while a compiler traces."""
     monkeypatch.setattr(native, 'DEVICES', frozenset())
-    arguments = {
-        'priors': torch.rand(8, 4),
-        'level_sizes': [4, 4],
-        'gt_boxes': torch.rand(1, 4),
-        'offsets': torch.tensor([0, 1]),
-        'k': 2,
-    }
-    with pytest.raises(ValueError, match=sentence):
-        ops.atss_assign(**{**arguments, **change})
+    boxes, offsets = random_boxes(6), torch.tensor([0, 2, 6])
+    compiled = torch.compile(ops.batched_box_iou, fullgraph=True, backend='eager')
+    expected = ops.batched_box_iou(boxes, boxes, 'giou', offsets)
+    assert_identical([compiled(boxes, boxes, 'giou', offsets)], [expected])

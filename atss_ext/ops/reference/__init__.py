@@ -18,6 +18,7 @@ from atss_ext.ops.reference.boxes import (
     box_centers,
     compute_dtype,
     gt_image_ids,
+    without_gradient,
 )
 from atss_ext.ops.reference.candidates import Candidates, center_topk
 from atss_ext.ops.reference.targets import Targets, gather_targets
@@ -38,4 +39,5 @@ __all__ = [
     'gather_targets',
     'gt_image_ids',
     'ignored_priors',
+    'without_gradient',
 ]

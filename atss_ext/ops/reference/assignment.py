@@ -10,10 +10,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from atss_ext.ops.reference.boxes import aligned_box_iou, box_centers, compute_dtype, gt_image_ids
+from atss_ext.ops.reference.boxes import (
+    aligned_box_iou,
+    box_centers,
+    compute_dtype,
+    gt_image_ids,
+    without_gradient,
+)
 from atss_ext.ops.reference.candidates import DISTANCE_CHUNK, Candidates, center_topk
 
-# The centre of a positive lies at least this far inside its gt, in pixels (official ATSS code, mmdet).
+# The centre of a positive lies more than this far inside its gt, in pixels (official ATSS code, mmdet).
 CENTER_MARGIN = 0.01
 
 BoxOverlap = Callable[[Tensor, Tensor], Tensor]
@@ -162,6 +168,8 @@ def assign_candidates(
 ) -> Assignment:
     """Algorithm 1 from line 7 on: thresholds, positives and conflicts of given candidates.
 
+    The result carries no gradient to the boxes.
+
     Args:
         candidates: of every gt, as :func:`center_topk` returns them.
         priors: [N, 4] xyxy, float32 or float64.
@@ -172,6 +180,7 @@ def assign_candidates(
         aligned_iou: the overlap of prior i with gt i, ``([n, 4], [n, 4]) -> [n]``.
         ensure_positive: see :func:`ensure_positives`.
     """
+    priors, gt_boxes = without_gradient(priors), without_gradient(gt_boxes)
     num_images, num_priors, num_gts = offsets.numel() - 1, priors.size(0), gt_boxes.size(0)
     image_ids = gt_image_ids(offsets, num_gts)
     ious = candidate_ious(candidates, priors, gt_boxes, aligned_iou)

@@ -21,6 +21,11 @@ def box_centers(boxes: Tensor) -> Tensor:
     return (boxes[..., :2] + boxes[..., 2:4]) / 2
 
 
+def without_gradient(boxes: Tensor) -> Tensor:
+    """The same boxes as a constant: what is assigned or learned from them is no function to differentiate."""
+    return boxes.detach() if boxes.requires_grad else boxes
+
+
 def check_mode(mode: str) -> None:
     """Refuses an unknown overlap.
 
