@@ -7,9 +7,10 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
 case $python in */*) python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python") ;; esac
-asan=$("${CXX:-g++}" -print-file-name=libasan.so)
+compiler=${CXX:-g++}
+asan=$("$compiler" -print-file-name=libasan.so)
 if [ ! -f "$asan" ]; then
-  echo "sanitize: ${CXX:-g++} has no libasan; install it (Debian/Ubuntu: apt-get install libasan8)" >&2
+  echo "sanitize: $compiler has no libasan; install it (Debian/Ubuntu: apt-get install libasan8)" >&2
   exit 2
 fi
 
@@ -23,7 +24,10 @@ ATSS_EXT_SANITIZE=1 "$python" setup.py --quiet build_ext --build-lib "$build/lib
 cd "$build/lib"
 # Leaks are those of the interpreter; an error of ours ends the run.
 export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
-LD_PRELOAD=$asan "$python" -c "
+# The C++ runtime comes along: ASan looks for its exceptions before the interpreter has loaded it.
+export LD_PRELOAD="$asan $("$compiler" -print-file-name=libstdc++.so)"
+"$python" -c "
 import atss_ext.ops, sys
 sys.exit(atss_ext.__file__ != '$build/lib/atss_ext/__init__.py' or not atss_ext.ops.available())"
-LD_PRELOAD=$asan exec "$python" -m pytest -p no:cacheprovider "$root/tests/ops" "$@"
+# Capturing what Python prints only: a sanitizer writes past it.
+exec "$python" -m pytest -p no:cacheprovider --capture=sys "$root/tests/ops" "$@"
