@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,22 @@ PAGE = (
 
 
 @pytest.fixture(scope='module')
-def quick(tmp_path_factory) -> tuple[Path, str]:
-    """Folder and output of one quick run."""
+def without_mmdet(tmp_path_factory):
+    """Folder and future of a quick run beside the other, with a finder that hides mmdet and matplotlib."""
+    folder = tmp_path_factory.mktemp('without_mmdet')
+    (folder / 'sitecustomize.py').write_text(
+        'import importlib.util as u\nfind = u.find_spec\n'
+        'u.find_spec = lambda name, *a: None if name.startswith(("mm", "matplotlib")) else find(name, *a)\n'
+    )
+    path = os.pathsep.join([str(folder), str(REPO)])
+    options = ['--quick', '--threads', 1, '--wait-policy', 'passive', '--json', 'a.json']
+    with ThreadPoolExecutor(1) as pool:
+        yield folder, path, pool.submit(run, *options, cwd=folder, PYTHONPATH=path)
+
+
+@pytest.fixture(scope='module')
+def quick(tmp_path_factory, without_mmdet) -> tuple[Path, str]:
+    """Folder and output of one quick run; the run without mmdet goes on meanwhile."""
     folder = tmp_path_factory.mktemp('benchmarks')
     (folder / 'page.md').write_text(PAGE)
     done = run(
@@ -74,8 +89,63 @@ def test_rows(quick):
         assert ([] if row['ratio'] is None else [row['ratio']]) == pytest.approx(ratios)
     assert result['threads'] == 1
     assert result['machine']['cores'] == os.cpu_count()
-    assert result['command'].startswith('python tools/benchmarks/run.py --quick --threads 1')
+    assert result['command'] == (
+        'python tools/benchmarks/run.py --json b.json --threads 1 --quick --plot a.png --markdown page.md'
+    )
+    assert (result['wait_policy'], result['omp_wait_policy']) == (
+        'default',
+        os.environ.get('OMP_WAIT_POLICY'),
+    )
     assert result['failed'] == result['left_out'] == []
+
+
+def test_spreads_cold_calls_and_parts(quick):
+    rows = json.loads((quick[0] / 'a/b.json').read_text())['rows']
+    timed = [row for row in rows if row['against'] and row['ours_ms']]
+    assert len(timed) == 9
+    for row in timed:
+        for side in ('ours', 'theirs'):
+            first, third = row[f'{side}_spread']
+            assert 0 < first <= row[f'{side}_ms'] <= third
+        assert row['cold_ratio'] == pytest.approx(row['theirs_cold_ms'] / row['ours_cold_ms'])
+        assert row['parts']
+        assert all(milliseconds > 0 for milliseconds in row['parts'].values())
+    by_gts = {}
+    for row in timed:
+        if 'M = ' in row['work']:
+            by_gts.setdefault(row['work'].split('M = ')[1], []).append(
+                (row['theirs_ms'], row['theirs_cold_ms'])
+            )
+    assert all(
+        len(both) == 2 and both[0] == both[1] for both in by_gts.values()
+    )  # the opponent is timed once
+
+
+def test_the_other_wait_policy(quick):
+    folder, _ = quick
+    result = json.loads((folder / 'a/b.json').read_text())
+    other = result['other_policy']
+    assert other['omp_wait_policy'] == 'passive'
+    timed = [row['work'] for row in result['rows'] if row['against'] and row['ours_ms']]
+    assert [row['work'] for row in other['rows']] == timed
+    page = (folder / 'page.md').read_text()
+    (head,) = [line for line in page.splitlines() if line.endswith('| ratio, OMP_WAIT_POLICY=passive |')]
+    row = other['rows'][0]
+    name = f'| {row["work"]}, {row["against"]} |'
+    index = page.splitlines().index(head) + 2
+    line = page.splitlines()[index]
+    assert line.startswith(name)
+    assert f'{row["ratio"]:.0f}x |' in line or f'{row["ratio"]:.2f}x |' in line
+
+
+def test_a_missed_ratio_stands_beside_its_parts(quick):
+    folder, _ = quick
+    page = (folder / 'page.md').read_text()
+    missed = [row for row in json.loads((folder / 'a/b.json').read_text())['rows'] if row['reached'] is False]
+    assert len([line for line in page.splitlines() if re.match(r'- .*x of .*x', line)]) == len(missed)
+    for row in missed:
+        (line,) = [one for one in page.splitlines() if one.startswith(f'- {row["work"]}, {row["against"]}: ')]
+        assert all(f'; {name} ' in line for name in row['parts'] or {})
 
 
 def test_growth_plot_and_page(quick):
@@ -91,6 +161,9 @@ def test_growth_plot_and_page(quick):
     assert '| head targets, B = 1, 3 gts an image, mmdet get_targets |' in page
     assert '(a.png)' in page
     assert 'the figures mean nothing' in page
+    assert 'From 341 to 1,364 priors, a factor of 4, times change by factors: atss_assign ' in page
+    assert 'From 10 to 30 gts, a factor of 3, times change by factors: atss_assign ' in page
+    assert str(folder) not in page
 
 
 def test_a_page_from_a_file(quick, tmp_path):
@@ -123,23 +196,20 @@ def test_a_bad_option_is_one_sentence(options, sentence, tmp_path):
     assert 'Traceback' not in done.stderr
 
 
-def test_without_mmdet_its_rows_are_left_out(tmp_path):
-    """A finder that hides mmdet, as on a machine that has torch and torchvision alone."""
-    (tmp_path / 'sitecustomize.py').write_text(
-        'import importlib.util as u\nfind = u.find_spec\n'
-        'u.find_spec = lambda name, *a: None if name.startswith(("mm", "matplotlib")) else find(name, *a)\n'
-    )
-    path = os.pathsep.join([str(tmp_path), str(REPO)])
-    done = run('--quick', '--threads', 1, '--json', 'a.json', cwd=tmp_path, PYTHONPATH=path)
+def test_without_mmdet_its_rows_are_left_out(without_mmdet):
+    """As on a machine that has torch and torchvision alone."""
+    folder, path, running = without_mmdet
+    done = running.result()
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / 'a.json').read_text())
+    result = json.loads((folder / 'a.json').read_text())
     assert {row['against'] for row in result['rows']} == {None, 'torchvision box_iou'}
     assert len(result['left_out']) == 10
+    assert (result['omp_wait_policy'], result['other_policy']) == ('passive', None)
     sentence = (
         'left out: head targets, B = 1, 3 gts an image against mmdet get_targets, which is not installed'
     )
     assert sentence in done.stdout.splitlines()
-    done = run('--plot', 'a.png', cwd=tmp_path, PYTHONPATH=path)
+    done = run('--plot', 'a.png', cwd=folder, PYTHONPATH=path)
     assert (done.returncode, 'error: --plot a.png needs matplotlib' in done.stderr) == (2, True)
 
 
@@ -193,7 +263,7 @@ def test_gpu_check_notes_every_step(check_gpu, tmp_path):
         'tests',
         'benchmarks',
         'memcheck',
-        'racecheck',
+        'initcheck',
     ]
     assert {step['status'] for step in result['steps']} == {'ok'}
     assert result['steps'][0]['summary'] == '9.0 1'

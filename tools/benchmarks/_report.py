@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _pairs import Timing
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,11 @@ class Row:
         ours_mb: peak extra memory of a call, results included, 10^6 bytes.
         theirs_mb: likewise.
         at_least: the ratio to reach; None where none is set.
+        ours_spread: first and third quartile of our times.
+        theirs_spread: likewise.
+        ours_cold_ms: median of our calls that follow one of theirs.
+        theirs_cold_ms: the other way round.
+        parts: milliseconds of what such work includes, each done alone.
     """
 
     work: str
@@ -25,6 +34,31 @@ class Row:
     ours_mb: float | None = None
     theirs_mb: float | None = None
     at_least: float | None = None
+    ours_spread: tuple[float, float] | None = None
+    theirs_spread: tuple[float, float] | None = None
+    ours_cold_ms: float | None = None
+    theirs_cold_ms: float | None = None
+    parts: dict[str, float] | None = None
+
+    @classmethod
+    def timed(
+        cls,
+        work: str,
+        against: str | None,
+        ours: 'Timing',
+        theirs: 'Timing | None' = None,
+        **others: Any,
+    ) -> 'Row':
+        """A row of times; ``others`` are further attributes."""
+        values: dict[str, Any] = {}
+        for name, timing in (('ours', ours), ('theirs', theirs)):
+            if timing:
+                values |= {
+                    f'{name}_ms': timing.ms,
+                    f'{name}_spread': timing.spread,
+                    f'{name}_cold_ms': timing.cold_ms,
+                }
+        return cls(work, against, **values, **others)
 
     @property
     def ratio(self) -> float | None:
@@ -38,7 +72,9 @@ class Row:
         """The row as files hold it."""
         ratio = self.ratio
         reached = None if ratio is None or self.at_least is None else ratio >= self.at_least
-        return {**asdict(self), 'ratio': ratio, 'reached': reached}
+        warm = self.ours_cold_ms is None or self.theirs_cold_ms is None
+        cold = None if warm else self.theirs_cold_ms / self.ours_cold_ms
+        return {**asdict(self), 'ratio': ratio, 'cold_ratio': cold, 'reached': reached}
 
 
 @dataclass
@@ -64,20 +100,42 @@ class Report:
 
 
 HEADINGS = (
-    ('work, against', 'ours ms', 'theirs ms', 'ours MB', 'theirs MB', 'ratio', 'at least'),
+    (
+        'work, against',
+        'ours ms (quartiles)',
+        'theirs ms (quartiles)',
+        'ours MB',
+        'theirs MB',
+        'ratio',
+        'at least',
+    ),
     ('---', '--:', '--:', '--:', '--:', '--:', '--:'),
 )
 
 
 def _print(cells: Sequence[str]) -> None:
-    print(cells[0].ljust(82) + ''.join(cell.rjust(11) for cell in cells[1:]), flush=True)
+    widths = (82, 24, 24, 11, 11, 11, 11)
+    cells = [cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]
+    print(''.join(cells), flush=True)
 
 
 def table_cells(row: dict) -> list[str]:
     """A row of a file as the cells of a table."""
-    name = row['work'] if row['against'] is None else f'{row["work"]}, {row["against"]}'
-    numbers = [row[key] for key in ('ours_ms', 'theirs_ms', 'ours_mb', 'theirs_mb')]
-    return [name, *(significant(number) for number in numbers), times(row['ratio']), times(row['at_least'])]
+    timed = [with_spread(row[f'{side}_ms'], row[f'{side}_spread']) for side in ('ours', 'theirs')]
+    weighed = [significant(row[f'{side}_mb']) for side in ('ours', 'theirs')]
+    return [row_name(row), *timed, *weighed, times(row['ratio']), times(row['at_least'])]
+
+
+def row_name(row: dict) -> str:
+    """The work, and whom it is compared with."""
+    return row['work'] if row['against'] is None else f'{row["work"]}, {row["against"]}'
+
+
+def with_spread(number: float | None, spread: Sequence[float] | None) -> str:
+    """A median with its quartiles."""
+    if spread is None:
+        return significant(number)
+    return f'{significant(number)} ({"-".join(significant(edge) for edge in spread)})'
 
 
 def significant(number: float | None) -> str:

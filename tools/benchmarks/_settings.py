@@ -17,11 +17,13 @@ class Settings:
         device: 'cpu' or 'cuda'.
         threads: of torch on the CPU, for both sides of a pair.
         quick: tiny inputs and few calls, to try the tools; the figures mean nothing.
+        times_only: what has an opponent is timed, and nothing else done.
     """
 
     device: str = 'cpu'
     threads: int = 2
     quick: bool = False
+    times_only: bool = False
 
     @property
     def on_cpu(self) -> bool:
@@ -35,7 +37,7 @@ class Settings:
 
     @property
     def seconds(self) -> float:
-        """How long a pair is timed."""
+        """How long we and an opponent are timed."""
         if self.quick:
             return 0.05
         return 6.0 if self.on_cpu else 2.0

@@ -2,7 +2,7 @@
 
 import torch
 from _memory import peak_mb
-from _pairs import Call, time_alone, time_pair
+from _pairs import Call, spread_alone, time_against, time_alone
 from _report import Report, Row
 from _scenes import Priors, pack, pyramid_priors, random_boxes
 from _settings import TOPK, Settings, has_mmdet
@@ -43,16 +43,15 @@ def their_call(priors: Priors, images: list[Tensor]) -> Call:
 def rows(settings: Settings, report: Report) -> None:
     """All rows of the assignment."""
     priors = pyramid_priors(settings.image, settings.device)
-    for route in ROUTES:
-        for gts, at_least in AT_LEAST[route].items():
-            _pair(
-                settings, report, priors, route, 1, settings.count(gts), at_least if settings.on_cpu else None
-            )
+    for gts in AT_LEAST['grid']:
+        at_least = {route: AT_LEAST[route][gts] if settings.on_cpu else None for route in ROUTES}
+        _against(settings, report, priors, 1, settings.count(gts), at_least)
     if not settings.on_cpu:
-        images, gts, at_least = CUDA_BATCH
-        _pair(settings, report, priors, 'grid', images, settings.count(gts), at_least)
-    for route in ROUTES:
-        _memory(settings, report, priors, route, settings.count(300))
+        images, gts, ratio = CUDA_BATCH
+        _against(settings, report, priors, images, settings.count(gts), {'grid': ratio})
+    if settings.times_only:
+        return
+    _memory(settings, report, priors, settings.count(300))
     _many(settings, report, priors, settings.count(MANY_GTS))
 
 
@@ -61,24 +60,45 @@ def _work(priors: Priors, route: str, images: int, gts: int) -> str:
     return f'atss_assign, {route}, {batch}N = {len(priors.boxes):,}, M = {gts:,}'
 
 
-def _pair(
+def _against(
     settings: Settings,
     report: Report,
     priors: Priors,
-    route: str,
     images: int,
     gts: int,
-    at_least: float | None,
+    at_least: dict[str, float | None],
 ) -> None:
-    work = _work(priors, route, images, gts)
+    """A row a route; the opponent is timed once, with both routes in turns."""
+    works = [_work(priors, route, images, gts) for route in at_least]
     if not has_mmdet():
-        report.leave_out(work, MMDET)
+        for work in works:
+            report.leave_out(work, MMDET)
         return
     boxes = [random_boxes(gts, settings.image, seed, settings.device) for seed in range(images)]
-    ours, theirs = our_call(priors, boxes, route), their_call(priors, boxes)
-    check_agreement(ours(), theirs())
-    ours_ms, theirs_ms = time_pair(ours, theirs, settings.device, settings.seconds)
-    report.add(Row(work, MMDET, ours_ms, theirs_ms, at_least=at_least))
+    ours, theirs = [our_call(priors, boxes, route) for route in at_least], their_call(priors, boxes)
+    for call in ours:
+        check_agreement(call(), theirs())
+    seconds = settings.seconds * (1 + len(ours)) / 2
+    their_time, our_times = time_against(theirs, ours, settings.device, seconds)
+    for work, time, (route, ratio) in zip(works, our_times, at_least.items(), strict=True):
+        parts = None if settings.times_only else _parts(settings, priors, boxes, route)
+        report.add(Row.timed(work, MMDET, time, their_time, at_least=ratio, parts=parts))
+
+
+def _parts(settings: Settings, priors: Priors, images: list[Tensor], route: str) -> dict[str, float]:
+    """Milliseconds of what the work of a route includes, each done alone by an op of its own."""
+    boxes, offsets = pack(images)
+    shape = len(images), len(priors.boxes)
+    low, high = priors.boxes[:, :2], priors.boxes[:, 2:]
+    centers = torch.empty_like(low)
+    pairs = torch.cat([box.expand(min(TOPK, size), 4) for box in boxes for size in priors.sizes])
+    calls: dict[str, Call] = {
+        'filling the two results with zeros': lambda: (offsets.new_zeros(shape), boxes.new_zeros(shape)),
+        f'aligned_box_iou of {len(pairs):,} candidates': lambda: ops.aligned_box_iou(pairs, pairs),
+    }
+    if route != 'grid':
+        calls['one pass over the centres of the priors'] = lambda: torch.add(low, high, out=centers)
+    return {name: time_alone(call, settings.device, settings.seconds / 30) for name, call in calls.items()}
 
 
 def check_agreement(ours: ops.Assignment, theirs: list) -> None:
@@ -89,19 +109,21 @@ def check_agreement(ours: ops.Assignment, theirs: list) -> None:
         raise RuntimeError(f'{different:.2%} of the priors are assigned otherwise than by mmdet')
 
 
-def _memory(settings: Settings, report: Report, priors: Priors, route: str, gts: int) -> None:
-    work = f'peak extra memory, {_work(priors, route, 1, gts)}'
+def _memory(settings: Settings, report: Report, priors: Priors, gts: int) -> None:
+    works = {route: f'peak extra memory, {_work(priors, route, 1, gts)}' for route in ROUTES}
     if not has_mmdet():
-        report.leave_out(work, MMDET)
+        for work in works.values():
+            report.leave_out(work, MMDET)
         return
-    ours, theirs = peak_mb(settings, route, gts), peak_mb(settings, 'mmdet', gts)
-    report.add(Row(work, MMDET, ours_mb=ours, theirs_mb=theirs, at_least=MEMORY_AT_LEAST))
+    theirs = peak_mb(settings, 'mmdet', gts)
+    for route, work in works.items():
+        ours = peak_mb(settings, route, gts)
+        report.add(Row(work, MMDET, ours_mb=ours, theirs_mb=theirs, at_least=MEMORY_AT_LEAST))
 
 
 def _many(settings: Settings, report: Report, priors: Priors, gts: int) -> None:
     """Thousands of gts have no opponent: they have to run."""
     boxes = [random_boxes(gts, settings.image, 0, settings.device)]
     for route in ROUTES:
-        milliseconds = time_alone(our_call(priors, boxes, route), settings.device, settings.seconds / 4)
-        peak = peak_mb(settings, route, gts)
-        report.add(Row(_work(priors, route, 1, gts), ours_ms=milliseconds, ours_mb=peak))
+        time = spread_alone(our_call(priors, boxes, route), settings.device, settings.seconds / 4)
+        report.add(Row.timed(_work(priors, route, 1, gts), None, time, ours_mb=peak_mb(settings, route, gts)))

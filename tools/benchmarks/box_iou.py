@@ -2,7 +2,7 @@
 
 import torch
 import torchvision
-from _pairs import Call, graph_ms, time_pair
+from _pairs import Call, graph_ms, time_against, time_alone
 from _report import Report, Row
 from _scenes import pyramid_priors, random_boxes
 from _settings import Settings, has_mmdet
@@ -51,10 +51,14 @@ def _pair(
         return ops.batched_box_iou(priors, boxes)
 
     torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-5)
-    ours_ms, theirs_ms = time_pair(ours, theirs, settings.device, settings.seconds)
-    report.add(
-        Row(work, against, ours_ms, theirs_ms, at_least=AT_LEAST[against] if settings.on_cpu else None)
-    )
+    their_time, (our_time,) = time_against(theirs, [ours], settings.device, settings.seconds)
+    shape = len(priors), len(boxes)
+    parts = None
+    if not settings.times_only:
+        filled = time_alone(lambda: boxes.new_zeros(shape), settings.device, settings.seconds / 30)
+        parts = {'filling the result with zeros': filled}
+    at_least = AT_LEAST[against] if settings.on_cpu else None
+    report.add(Row.timed(work, against, our_time, their_time, at_least=at_least, parts=parts))
 
 
 def _against_copy(settings: Settings, report: Report, boxes1: Tensor, boxes2: Tensor) -> None:

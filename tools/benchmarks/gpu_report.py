@@ -8,6 +8,7 @@ exit status, seconds, limit, a line a step), the steps' logs and FOLDER/benchmar
 FOLDER/gpu_check.json, prints a table and ends with 1 if a step failed.
 """
 
+import importlib.util
 import json
 import os
 import platform
@@ -26,11 +27,11 @@ TAIL = 4000
 
 def probe() -> str:
     """The architecture of the GPU, as TORCH_CUDA_ARCH_LIST spells it."""
-    try:
-        import torch
-        import torchvision  # noqa: F401
-    except ImportError as error:
-        sys.exit(f'gpu_check: {error.name} is not installed for {sys.executable}; install it, or set PYTHON')
+    for name in ('torch', 'torchvision'):
+        if not importlib.util.find_spec(name):
+            sys.exit(f'gpu_check: {name} is not installed for {sys.executable}; install it, or set PYTHON')
+    import torch
+
     if not torch.cuda.is_available():
         sys.exit('gpu_check: torch sees no CUDA device here; run this on a machine with an NVIDIA GPU')
     if not (shutil.which('nvcc') or os.access(_nvcc_of_toolkit(), os.X_OK)):

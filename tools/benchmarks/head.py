@@ -1,14 +1,18 @@
 """Targets of a batch: our ATSSHead against mmdet's, each built from its own R50 config."""
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
 import torch
-from _pairs import Call, time_pair
+from _pairs import Call, time_against, time_alone
 from _report import Report, Row
 from _scenes import STRIDES, random_boxes
-from _settings import Settings, has_mmdet
+from _settings import TOPK, Settings, has_mmdet
+from torch import Tensor
+
+from atss_ext import ops
 
 BATCH, GTS, AT_LEAST = 8, 50, 30
 MMDET = 'mmdet get_targets'
@@ -16,6 +20,19 @@ MMDET = 'mmdet get_targets'
 OUR_CONFIG = str(Path(__file__).resolve().parents[2] / 'configs/atss/atss_r50_fpn_1x_coco.py')
 THEIR_CONFIG = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
 CLASSES = 80
+# Height and width of landscape pictures (4:3, 3:2, 16:9 and others) resized to fit 1333 x 800.
+SIZES = (
+    (800, 1067),
+    (800, 1333),
+    (800, 1199),
+    (750, 1333),
+    (800, 1067),
+    (800, 1204),
+    (800, 1000),
+    (667, 1333),
+)
+# The batch they are padded to, and what mmdet's configs pad each to a multiple of.
+FULL, DIVISOR = (800, 1344), 32
 
 
 def rows(settings: Settings, report: Report) -> None:
@@ -26,22 +43,34 @@ def rows(settings: Settings, report: Report) -> None:
         report.leave_out(work, MMDET)
         return
     instances, metas = _batch(settings, batch, gts)
-    ours = _our_call(settings, instances, metas)
+    ours, assign = _our_calls(settings, instances, metas)
     theirs = _their_call(settings, instances, metas)
     _check(ours(), theirs())
-    ours_ms, theirs_ms = time_pair(ours, theirs, settings.device, settings.seconds)
-    report.add(Row(work, MMDET, ours_ms, theirs_ms, at_least=AT_LEAST if settings.on_cpu else None))
+    their_time, (our_time,) = time_against(theirs, [ours], settings.device, settings.seconds)
+    parts = None
+    if not settings.times_only:
+        parts = {'atss_assign of the batch': time_alone(assign, settings.device, settings.seconds / 30)}
+    at_least = AT_LEAST if settings.on_cpu else None
+    report.add(Row.timed(work, MMDET, our_time, their_time, at_least=at_least, parts=parts))
 
 
 def _batch(settings: Settings, batch: int, gts: int) -> tuple[list[Any], list[dict]]:
-    """Instances and metas of B images."""
+    """Instances and metas of B images of different sizes, padded to the size of the batch."""
     from mmengine.structures import InstanceData
 
-    boxes = [random_boxes(gts, settings.image, seed, settings.device) for seed in range(batch)]
+    sizes = [_scaled(size, settings.image) for size in itertools.islice(itertools.cycle(SIZES), batch)]
+    boxes = [random_boxes(gts, size, seed, settings.device) for seed, size in enumerate(sizes)]
     labels = torch.arange(gts, device=settings.device) % CLASSES
-    height, width = settings.image
-    meta = {'img_shape': (height, width - 11), 'pad_shape': settings.image}
-    return [InstanceData(bboxes=one, labels=labels) for one in boxes], [dict(meta) for _ in boxes]
+    instances = [InstanceData(bboxes=one, labels=labels) for one in boxes]
+    # As mmdet's preprocessor pads each image, before the batch is stacked.
+    pads = [tuple(-(-side // DIVISOR) * DIVISOR for side in size) for size in sizes]
+    metas = [{'img_shape': size, 'pad_shape': pad} for size, pad in zip(sizes, pads, strict=True)]
+    return instances, metas
+
+
+def _scaled(size: tuple[int, int], image: tuple[int, int]) -> tuple[int, int]:
+    """A size of ``SIZES`` for a batch as large as ``image`` instead of ``FULL``."""
+    return size[0] * image[0] // FULL[0], size[1] * image[1] // FULL[1]
 
 
 def _shapes(settings: Settings) -> tuple[tuple[int, int], ...]:
@@ -64,21 +93,29 @@ def _build(base: str) -> Any:
     return MODELS.build({**model.bbox_head, 'train_cfg': model.train_cfg, 'test_cfg': model.test_cfg})
 
 
-def _our_call(settings: Settings, instances: list[Any], metas: list[dict]) -> Call:
-    """Everything our head does between the feature maps and the losses, packing included."""
+def _our_calls(settings: Settings, instances: list[Any], metas: list[dict]) -> tuple[Call, Call]:
+    """Everything our head does between the feature maps and the losses, packing included; the op alone."""
     from atss_ext.assigners.base import PackedGts
     from atss_ext.models.dense_heads.prior_validity import valid_priors
 
     head, shapes = _build(OUR_CONFIG), _shapes(settings)
 
-    def call() -> object:
+    def inputs() -> tuple[Any, Any, Tensor | None]:
         priors = head.pyramid_priors(shapes, torch.device(settings.device))
         gts = PackedGts.from_instances(instances)
         border = head.train_cfg['allowed_border']
-        valid = valid_priors(head.prior_generator, priors.boxes, shapes, metas, border)
-        return head.get_targets(priors, gts, valid)
+        return priors, gts, valid_priors(head.prior_generator, priors.boxes, shapes, metas, border)
 
-    return call
+    priors, gts, valid = inputs()
+    if valid is None or priors.grid is None:
+        raise RuntimeError('the images fill the batch, or the priors are no grid: nothing would be masked')
+
+    def assign() -> object:
+        return ops.atss_assign(
+            priors.boxes, priors.sizes, gts.boxes, gts.offsets, TOPK, valid, grid=priors.grid
+        )
+
+    return lambda: head.get_targets(*inputs()), assign
 
 
 def _their_call(settings: Settings, instances: list[Any], metas: list[dict]) -> Call:

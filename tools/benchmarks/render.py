@@ -14,8 +14,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import growth
-from _report import HEADINGS, table_cells
+import _curves
+from _report import HEADINGS, row_name, significant, table_cells, times, with_spread
+
+SIDES = ('ours', 'theirs')
+COLD_HEADINGS = (
+    ('first call after the other side, work, against', 'ours ms', 'theirs ms', 'ratio'),
+    ('---', '--:', '--:', '--:'),
+)
 
 
 def section(page: Path, device: str) -> tuple[str, str]:
@@ -43,9 +49,13 @@ def fill(page: Path, result: dict[str, Any], plot: Path | None = None) -> None:
             '',
             'Not compared here: ' + '; '.join(text.removeprefix('left out: ') for text in result['left_out']),
         ]
+    lines += ['', *verdict(result['rows']), '', *table(COLD_HEADINGS, cold_cells(result['rows']))]
+    if result['other_policy']:
+        lines += ['', *policies(result)]
     for points in (result['growth'] or {}).values():
-        rule = ['--:'] * len(growth.HEADINGS)
-        lines += ['', *table((growth.HEADINGS, rule), map(growth.cells, points))]
+        rule = ['--:'] * len(_curves.HEADINGS)
+        lines += ['', *table((_curves.HEADINGS, rule), map(_curves.cells, points))]
+        lines += ['', _curves.sentence(points)]
     if plot:
         link = os.path.relpath(plot, page.parent).replace(os.sep, '/')
         lines += ['', f'![Time of the grid route against the number of priors and of gts]({link})']
@@ -60,9 +70,57 @@ def head_lines(result: dict[str, Any]) -> list[str]:
         where = f'{machine["gpu"]} ({where})'
     quick = ' **A quick run on tiny inputs: the figures mean nothing.**' if result['quick'] else ''
     return [
-        f'{where}, {result["threads"]} threads, load {machine["load"]} before the run, torch '
-        f'{result["torch"]}, {result["date"]}: `{result["command"]}`{quick}'
+        f'{where}, {result["threads"]} threads, {policy_name(result)}, load {machine["load"]} before the '
+        f'run, torch {result["torch"]}, {result["date"]}: `{result["command"]}`{quick}'
     ]
+
+
+def verdict(rows: list[dict]) -> list[str]:
+    """Which ratios were missed, by how much, and what their work includes."""
+    missed = [row for row in rows if row['reached'] is False]
+    if not missed:
+        reached = any(row['reached'] for row in rows)
+        return ['Every ratio that is set was reached.' if reached else 'No ratio is set.']
+    lines = ['Below the ratio to reach; after it what such work includes, done alone in the same run:', '']
+    for row in missed:
+        line = f'- {row_name(row)}: {times(row["ratio"])} of {times(row["at_least"])}'
+        if row['ours_ms'] and row['theirs_ms']:
+            needed = significant(row['theirs_ms'] / row['at_least'])
+            line += f', {significant(row["ours_ms"])} ms where {needed} ms would reach it'
+        for name, milliseconds in (row['parts'] or {}).items():
+            line += f'; {name} {significant(milliseconds)} ms'
+        lines.append(line)
+    return lines
+
+
+def cold_cells(rows: list[dict]) -> list[list[str]]:
+    """The calls that follow one of the other side."""
+    cold = [row for row in rows if row['cold_ratio'] is not None]
+    return [
+        [row_name(row), *(significant(row[f'{side}_cold_ms']) for side in SIDES), times(row['cold_ratio'])]
+        for row in cold
+    ]
+
+
+def policies(result: dict[str, Any]) -> list[str]:
+    """The same pairs in a process of its own under the other wait policy."""
+    other = result['other_policy']
+    names = [policy_name(one) for one in (result, other)]
+    head = ['work, against', *(f'{side} ms, {name}' for side in SIDES for name in names)]
+    head += [f'ratio, {name}' for name in names]
+    before = {row_name(row): row for row in result['rows']}
+    pairs = [(before[row_name(row)], row) for row in other['rows'] if row_name(row) in before]
+    lines = []
+    for pair in pairs:
+        timed = [with_spread(one[f'{side}_ms'], one[f'{side}_spread']) for side in SIDES for one in pair]
+        lines.append([row_name(pair[0]), *timed, *(times(one['ratio']) for one in pair)])
+    return table((head, ['---'] + ['--:'] * 6), lines)
+
+
+def policy_name(result: dict[str, Any]) -> str:
+    """What OpenMP was told."""
+    value = result['omp_wait_policy']
+    return 'OMP_WAIT_POLICY unset' if value is None else f'OMP_WAIT_POLICY={value}'
 
 
 def table(head: Sequence[Iterable[str]], rows: Iterable[Iterable[str]]) -> list[str]:

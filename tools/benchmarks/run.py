@@ -3,6 +3,11 @@
     python tools/benchmarks/run.py --json benchmarks.json --plot growth.png       # some three minutes
     python tools/benchmarks/run.py --device cuda --json benchmarks.json
 
+The figure of a row is the median of warm calls, those that follow another call of the same side: the faster
+side makes up to 50 in a row, the slower one a second. What the first call after the other side costs stands
+in the row as the cold figure (_pairs.py says how calls are timed).
+The environment is left as it is, as a user has it; on the CPU the pairs are timed once more in a process of
+its own with OMP_WAIT_POLICY=passive. `--wait-policy passive` measures everything that way, and nothing else.
 Needs torch and torchvision; what is compared with mmdet is left out, and said, where it is not installed.
 Exits with 1 if a benchmark failed, not if a ratio was missed: that depends on the machine.
 """
@@ -11,43 +16,14 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
-import re
 import shlex
 import sys
-import traceback
-from collections.abc import Callable, Sequence
-from datetime import date
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Before torch: threads that wait by spinning take the cores they wait for, which on a busy machine slows
-# mmdet tenfold and flatters us.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-
-import torch
-
-# Lets mmdet run without a compiled mmcv.
-import atss_ext  # noqa: F401
-
-# isort: split
-import assignment
-import box_iou
-import growth
-import head
+import _curves
 import render
-from _report import Report
-from _settings import Settings
-
-from atss_ext.ops import native
-
-SUBJECTS: dict[str, Callable[[Settings, Report], None]] = {
-    'assignment': assignment.rows,
-    'head': head.rows,
-    'box_iou': box_iou.rows,
-}
-# Load above which times vary.
-BUSY = 0.5
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,20 +34,28 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f'error: {message}\n')
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; refuse here what would fail after minutes."""
+def make_parser() -> Parser:
+    """The options; defaults are what a record of the command leaves out."""
     parser = Parser(description='Time the native ops against mmdet and torchvision.')
     parser.add_argument('--json', type=Path, help='write the rows here')
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     parser.add_argument('--threads', type=_positive, default=2, help='of torch on the CPU, for both sides')
+    parser.add_argument(
+        '--wait-policy',
+        choices=('default', 'passive'),
+        default='default',
+        help='default: leave the environment alone, and compare; passive: set OMP_WAIT_POLICY=passive',
+    )
     parser.add_argument('--quick', action='store_true', help='tiny inputs: tries the tools, measures nothing')
+    parser.add_argument('--times-only', action='store_true', help='leave out memory, growth and other policy')
     parser.add_argument('--plot', type=Path, help='draw how time grows into this PNG')
     parser.add_argument('--markdown', type=Path, help="fill this page's section of the device")
+    return parser
+
+
+def parse_args(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; refuse here what would fail after minutes."""
     args = parser.parse_args(argv)
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda: torch sees no CUDA device here; use --device cpu')
-    if args.device not in native.DEVICES:
-        parser.error(f'the native library has no kernels for {args.device} here; build it for that device')
     if args.plot and not importlib.util.find_spec('matplotlib'):
         parser.error(f'--plot {args.plot} needs matplotlib; run pip install matplotlib, or leave it out')
     if args.markdown:
@@ -88,82 +72,45 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def machine(device: str) -> dict[str, Any]:
-    """What the figures were taken on."""
-    return {
-        'cpu': _cpu_model(),
-        'cores': os.cpu_count(),
-        'load': round(os.getloadavg()[0], 2),
-        'system': f'{platform.system()} {platform.release()}',
-        'gpu': torch.cuda.get_device_name() if device == 'cuda' else None,
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        info = Path('/proc/cpuinfo').read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    found = re.search(r'^model name\s*: (.+)$', info, flags=re.MULTILINE)
-    return found.group(1).strip() if found else platform.machine()
-
-
-def measure(settings: Settings, report: Report) -> dict[str, list[dict]] | None:
-    """Run every subject; one that fails is said and does not end the others. Returns the growth."""
-    for name, rows in SUBJECTS.items():
-        try:
-            rows(settings, report)
-        except Exception:
-            _failed(report, name)
-    try:
-        points = growth.measure(settings)
-    except Exception:
-        _failed(report, 'growth')
-        return None
-    growth.show(points)
-    return points
-
-
-def _failed(report: Report, name: str) -> None:
-    traceback.print_exc()
-    report.failed.append(name)
-    print(f'failed: {name}, with the traceback above', file=sys.stderr, flush=True)
+def command(parser: Parser, args: argparse.Namespace) -> str:
+    """The command as files record it; of paths only the last part, the rest is this machine's own."""
+    words = ['python', 'tools/benchmarks/run.py']
+    for name, value in vars(args).items():
+        if value is True:
+            words.append(f'--{name.replace("_", "-")}')
+        elif value and value != parser.get_default(name):
+            text = value.name if isinstance(value, Path) else str(value)
+            words += [f'--{name.replace("_", "-")}', text]
+    return shlex.join(words)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmarks; returns the exit code."""
-    args = parse_args(argv)
-    settings = Settings(args.device, args.threads, args.quick)
-    settings.apply()
-    words = sys.argv[1:] if argv is None else argv
-    result: dict[str, Any] = {
-        'date': date.today().isoformat(),
-        'command': shlex.join(['python', 'tools/benchmarks/run.py', *words]),
-        'device': args.device,
-        'machine': machine(args.device),
-        'torch': torch.__version__,
-        'threads': args.threads,
-        'omp_wait_policy': os.environ['OMP_WAIT_POLICY'],
-        'quick': args.quick,
-    }
-    if result['machine']['load'] > BUSY:
-        print(
-            f'note: the load is {result["machine"]["load"]}; times are worth little on a busy machine',
-            file=sys.stderr,
-        )
-    report = Report()
-    points = measure(settings, report)
-    result |= {
-        'rows': [row.as_json() for row in report.rows],
-        'left_out': report.left_out,
-        'failed': report.failed,
-        'growth': points,
-    }
+    parser = make_parser()
+    args = parse_args(parser, argv)
+    if args.wait_policy == 'passive':
+        os.environ['OMP_WAIT_POLICY'] = 'passive'
+    # Not before: its OpenMP reads the environment once.
+    import torch
+
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda: torch sees no CUDA device here; use --device cpu')
+    import _measuring
+    from _settings import Settings
+
+    refusal = _measuring.refusal(args.device)
+    if refusal:
+        parser.error(refusal)
+    settings = Settings(args.device, args.threads, args.quick, args.times_only)
+    compare = settings.on_cpu and args.wait_policy == 'default' and not args.times_only
+    result = {'command': command(parser, args), 'wait_policy': args.wait_policy} | _measuring.run(
+        settings, compare
+    )
     _write(args, result)
     missed = [row for row in result['rows'] if row['reached'] is False]
     if missed and not args.quick:
         print(f'\n{len(missed)} of {len(result["rows"])} rows are below the ratio to reach')
-    return 1 if report.failed else 0
+    return 1 if result['failed'] else 0
 
 
 def _write(args: argparse.Namespace, result: dict[str, Any]) -> None:
@@ -171,7 +118,7 @@ def _write(args: argparse.Namespace, result: dict[str, Any]) -> None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
     if args.plot and result['growth']:
-        growth.plot(result['growth'], args.plot)
+        _curves.plot(result['growth'], args.plot)
     if args.markdown:
         render.fill(args.markdown, result, args.plot)
 
