@@ -21,21 +21,32 @@ class Inputs(NamedTuple):
     offsets: Tensor
     valid: Tensor
     predicted: Tensor
+    ignore_boxes: Tensor
+    ignore_offsets: Tensor
 
 
 def inputs() -> Inputs:
     labels = torch.arange(15) % 7
     valid = random_mask(3, len(CASE.priors), 0.8)
-    return Inputs(CASE.priors, CASE.boxes, labels, CASE.offsets, valid, random_boxes(len(CASE.priors), 8))
+    predicted = random_boxes(len(CASE.priors), 8)
+    regions = CASE.ignore_boxes, CASE.ignore_offsets
+    return Inputs(CASE.priors, CASE.boxes, labels, CASE.offsets, valid, predicted, *regions)
 
 
 def step(
-    priors: Tensor, boxes: Tensor, labels: Tensor, offsets: Tensor, valid: Tensor, predicted: Tensor
+    priors: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    offsets: Tensor,
+    valid: Tensor,
+    predicted: Tensor,
+    ignore_boxes: Tensor,
+    ignore_offsets: Tensor,
 ) -> tuple[Tensor, ...]:
     """Every op as a head uses it, by both routes, and a little arithmetic that a compiler may fuse."""
     shift = boxes * 1.0
     searched = ops.atss_assign(
-        priors, CASE.sizes, shift, offsets, 9, valid, CASE.ignore_boxes, CASE.ignore_offsets, 0.3, True
+        priors, CASE.sizes, shift, offsets, 9, valid, ignore_boxes, ignore_offsets, 0.3, True
     )
     by_grid = ops.atss_assign(priors, CASE.sizes, shift, offsets, 9, valid, grid=CASE.grid)
     candidates = ops.center_topk(priors, CASE.sizes, shift, offsets, 5, valid, grid=CASE.grid)
@@ -105,9 +116,17 @@ class Step(torch.nn.Module):
     """:func:`step` as a module."""
 
     def forward(
-        self, priors: Tensor, boxes: Tensor, labels: Tensor, offsets: Tensor, valid: Tensor, predicted: Tensor
+        self,
+        priors: Tensor,
+        boxes: Tensor,
+        labels: Tensor,
+        offsets: Tensor,
+        valid: Tensor,
+        predicted: Tensor,
+        ignore_boxes: Tensor,
+        ignore_offsets: Tensor,
     ) -> tuple[Tensor, ...]:
-        return step(priors, boxes, labels, offsets, valid, predicted)
+        return step(priors, boxes, labels, offsets, valid, predicted, ignore_boxes, ignore_offsets)
 
 
 def test_exports():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 IoUMode = Literal['iou', 'iof', 'giou', 'diou', 'ciou']
+MODES = get_args(IoUMode)  # here, because older compilers do not trace it
 # Keeps 0/0 out of overlaps of zero-area boxes (mmdet's ``bbox_overlaps``).
 IOU_EPS = 1e-6
 
@@ -32,7 +33,7 @@ def check_mode(mode: str) -> None:
     Raises:
         ValueError: naming it.
     """
-    if mode not in get_args(IoUMode):
+    if mode not in MODES:
         raise ValueError(f"mode must be iou, iof, giou, diou or ciou, got '{mode}'")
 
 
