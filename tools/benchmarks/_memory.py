@@ -49,8 +49,8 @@ def peak_mb(settings: Settings, side: str, gts: int) -> float:
 
 
 def _measure(settings: Settings, side: str, gts: int) -> float:
+    from _calls import our_call, their_call
     from _scenes import pyramid_priors, random_boxes
-    from assignment import our_call, their_call
 
     import atss_ext  # noqa: F401 - lets mmdet run without a compiled mmcv
 

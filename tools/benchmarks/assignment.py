@@ -1,6 +1,7 @@
 """`atss_assign`, grid and any-priors route, against mmdet's ATSSAssigner: time and memory."""
 
 import torch
+from _calls import our_call, their_call
 from _memory import peak_mb
 from _pairs import Call, spread_alone, time_against, time_alone
 from _report import Report, Row
@@ -20,24 +21,6 @@ CUDA_BATCH = (16, 100, 50)
 MANY_GTS = 5000
 # Priors that may differ: rounding decides where an IoU equals the threshold but for it.
 MAX_DIFFERENT = 1e-3
-
-
-def our_call(priors: Priors, images: list[Tensor], route: str) -> Call:
-    """Our assignment of a batch; gts packed beforehand, as the head holds them."""
-    boxes, offsets = pack(images)
-    grid = priors.grid if route == 'grid' else None
-    return lambda: ops.atss_assign(priors.boxes, priors.sizes, boxes, offsets, TOPK, grid=grid)
-
-
-def their_call(priors: Priors, images: list[Tensor]) -> Call:
-    """mmdet's assignment of a batch: image by image; instances made beforehand."""
-    from mmdet.models.task_modules import ATSSAssigner
-    from mmengine.structures import InstanceData
-
-    assigner = ATSSAssigner(topk=TOPK)
-    predictions = InstanceData(priors=priors.boxes)
-    instances = [InstanceData(bboxes=boxes, labels=boxes.new_zeros(len(boxes)).long()) for boxes in images]
-    return lambda: [assigner.assign(predictions, priors.sizes, one) for one in instances]
 
 
 def rows(settings: Settings, report: Report) -> None:

@@ -5,10 +5,10 @@ has to write 12 N bytes whatever the route does. Filling two such tensors with z
 so is `center_topk`, which is the search alone and has no result of size N. All calls are warm.
 """
 
+from _calls import our_call
 from _pairs import time_alone
 from _scenes import Priors, pack, pyramid_priors, random_boxes
 from _settings import TOPK, Settings
-from assignment import our_call
 from torch import Tensor
 
 from atss_ext import ops
