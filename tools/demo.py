@@ -23,13 +23,16 @@ from typing import Any, TextIO
 # Before torch: threads that wait by spinning take the cores they wait for, on a busy machine tenfold.
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
+# First: it lets mmdet run without a compiled mmcv, and quiets what its imports warn of.
+import atss_ext.cli  # noqa: F401
+
+# isort: split
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-import atss_ext  # noqa: F401 - lets mmdet run without a compiled mmcv
 from atss_ext.cli.errors import UserError, run_tool
 from atss_ext.datasets import ShapesSpec, write_coco
 from atss_ext.visualization import ProgressHook

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
-# First: it lets mmdet run without a compiled mmcv.
-import atss_ext  # noqa: F401
+# First: it lets mmdet run without a compiled mmcv, and quiets what its imports warn of.
+import atss_ext.cli  # noqa: F401
 
 # isort: split
 from mmdet.evaluation import DumpDetResults

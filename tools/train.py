@@ -4,8 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-# First: it lets mmdet run without a compiled mmcv.
-import atss_ext  # noqa: F401
+# First: it lets mmdet run without a compiled mmcv, and quiets what its imports warn of.
+import atss_ext.cli  # noqa: F401
 
 # isort: split
 from mmdet.utils import setup_cache_size_limit_of_dynamo

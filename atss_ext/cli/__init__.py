@@ -2,9 +2,11 @@
 
 import warnings
 
-# What mmengine's own imports say, the second with older torch; users can do nothing about either.
+# mmengine imports it wherever a config inherits from a package; users can do nothing about it.
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
-warnings.filterwarnings('ignore', message='`TorchScript` support for functional optimizers')
+# mmengine imports this, and torch 2.4 then warns past every filter: it only stays quiet the second time.
+with warnings.catch_warnings(record=True):
+    import torch.distributed.optim  # noqa: F401
 
 from atss_ext.cli.errors import UserError, note, run_tool  # noqa: E402
 from atss_ext.cli.options import base_parser, load_config  # noqa: E402

@@ -12,8 +12,8 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
-# First: it lets mmdet run without a compiled mmcv.
-import atss_ext  # noqa: F401
+# First: it lets mmdet run without a compiled mmcv, and quiets what its imports warn of.
+import atss_ext.cli  # noqa: F401
 
 # isort: split
 from mmengine.config import Config
