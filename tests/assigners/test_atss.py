@@ -343,3 +343,18 @@ def test_bad_arguments_are_named(change, sentence):
 def test_bad_settings_are_named(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         ATSSAssigner(**arguments)
+
+
+def test_anchors_are_counted_where_a_border_left_some_out():
+    """mmdet's heads filter anchors by ``allowed_border`` first: near an edge one of three may stay."""
+    scene = random_scene(3, 'mixed', 6, 160, 200, ratios=(0.5, 1.0, 2.0))
+    limit = torch.tensor([200, 160])
+    inside = (scene.priors[:, :2] >= 0).all(1) & (scene.priors[:, 2:] < limit).all(1)
+    assert 0 < int(inside.sum()) < len(inside)
+    sizes = [int(level.sum()) for level in inside.split(scene.sizes)]
+    kept = InstanceData(priors=scene.priors[inside])
+    ours = ATSSAssigner(topk=4).assign(kept, sizes, scene.gts)
+    thrice = ATSSAssigner(topk=12, candidates='per_level').assign(kept, sizes, scene.gts)
+    once = ATSSAssigner(topk=4, candidates='per_level').assign(kept, sizes, scene.gts)
+    assert torch.equal(ours.gt_inds, thrice.gt_inds)
+    assert not torch.equal(ours.gt_inds, once.gt_inds)
