@@ -99,27 +99,7 @@ def atss_assign(
     priors, gt_boxes = without_gradient(priors), without_gradient(gt_boxes)
     if ignore_boxes is not None:
         ignore_boxes = without_gradient(ignore_boxes)
-    if native.serves(priors):
-        return Assignment(
-            *torch.ops.atss_ext.atss_assign(
-                priors,
-                level_sizes,
-                gt_boxes,
-                offsets,
-                k,
-                valid,
-                ignore_boxes,
-                ignore_offsets,
-                ignore_iof_thr,
-                ensure_positive,
-                *flatten(grid),
-            )
-        )
-    checks.check_batch(priors, gt_boxes, offsets)
-    checks.check_levels(level_sizes, priors.size(0), k, grid)
-    checks.check_mask(valid, 'valid', priors, offsets)
-    checks.check_regions(ignore_boxes, ignore_offsets, ignore_iof_thr, priors, offsets)
-    return reference.atss_assign(
+    arguments = (
         priors,
         level_sizes,
         gt_boxes,
@@ -131,6 +111,13 @@ def atss_assign(
         ignore_iof_thr,
         ensure_positive,
     )
+    if native.serves(priors):
+        return Assignment(*torch.ops.atss_ext.atss_assign(*arguments, *flatten(grid)))
+    checks.check_batch(priors, gt_boxes, offsets)
+    checks.check_levels(level_sizes, priors.size(0), k, grid)
+    checks.check_mask(valid, 'valid', priors, offsets)
+    checks.check_regions(ignore_boxes, ignore_offsets, ignore_iof_thr, priors, offsets)
+    return reference.atss_assign(*arguments)
 
 
 def _dtype(priors: Tensor, gt_boxes: Tensor) -> torch.dtype:
