@@ -26,6 +26,9 @@ TORCH_LIBRARY(atss_ext, m) {
   m.def(
       "gather_targets(Tensor priors, Tensor assigned, Tensor gt_boxes, Tensor gt_labels, Tensor offsets, "
       "int num_classes, float pos_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // H heads, G of keys, N tokens, O objects; CPU alone:
+  // rows [O, N], query [H, N, D], key [G, N, D] -> products [H, O, N], certainty [H]
+  m.def("attention_products(Tensor rows, Tensor query, Tensor key, float scale) -> (Tensor, Tensor)");
 }
 
 // Importing atss_ext._C only has to run the registrations above: no Python binding is involved, so one

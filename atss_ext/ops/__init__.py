@@ -1,11 +1,13 @@
 """The only door to native code; knows neither mmdet nor mmengine."""
 
 from atss_ext.ops.assignment import atss_assign, center_topk
+from atss_ext.ops.attention import attention_products
 from atss_ext.ops.box_iou import aligned_box_iou, batched_box_iou
 from atss_ext.ops.grid import GridLevel, find_grid
 from atss_ext.ops.native import available
 from atss_ext.ops.reference import (
     Assignment,
+    AttentionProducts,
     Candidates,
     IoUMode,
     Targets,
@@ -16,6 +18,7 @@ from atss_ext.ops.targets import gather_targets
 
 __all__ = [
     'Assignment',
+    'AttentionProducts',
     'Candidates',
     'GridLevel',
     'IoUMode',
@@ -23,6 +26,7 @@ __all__ = [
     'aligned_box_iou',
     'assign_candidates',
     'atss_assign',
+    'attention_products',
     'available',
     'batched_box_iou',
     'center_topk',

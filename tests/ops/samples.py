@@ -314,8 +314,41 @@ def case_samples() -> Iterator[OpSample]:
     yield OpSample('gather_targets', 'weighted', target_args(random_case(), 2.5))
 
 
+def attention_inputs(
+    heads: int = 4, groups: int = 2, tokens: int = 53, depth: int = 8, objects: int = 3, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Rows, query, key and scale; scores are some units large, so that heads differ in certainty."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.rand(objects, tokens, generator=generator)
+    query = torch.randn(heads, tokens, depth, generator=generator) * 2
+    key = torch.randn(groups, tokens, depth, generator=generator)
+    return rows, query, key, depth**-0.5
+
+
+def attention_samples() -> Iterator[OpSample]:
+    sizes = {
+        'random': {},
+        'random, own keys': {'groups': 4},
+        'random, one head': {'heads': 1, 'groups': 1},
+        'random, one token': {'tokens': 1},
+        'random, several blocks': {'tokens': 211, 'depth': 5, 'objects': 5},
+        'random, no objects': {'objects': 0},
+        'no tokens': {'tokens': 0},
+    }
+    for name, size in sizes.items():
+        yield OpSample('attention_products', name, attention_inputs(**size))
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        typed = (arg.to(dtype) if isinstance(arg, Tensor) else arg for arg in attention_inputs())
+        yield OpSample('attention_products', f'random {str(dtype).removeprefix("torch.")}', tuple(typed))
+
+
 def op_samples() -> list[OpSample]:
     """Samples of all ops."""
+    return [*overlap_samples(), *case_samples(), *attention_samples()]
+
+
+def cuda_samples() -> list[OpSample]:
+    """Samples of the ops that have kernels for CUDA."""
     return [*overlap_samples(), *case_samples()]
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from samples import (
     assert_identical,
+    cuda_samples,
     make_priors,
     offsets_of,
-    op_samples,
     random_boxes,
     random_case,
 )
@@ -37,7 +37,7 @@ def test_the_library_serves_the_device():
     assert 'cuda' in native.DEVICES
 
 
-@pytest.mark.parametrize('sample', op_samples(), ids=str)
+@pytest.mark.parametrize('sample', cuda_samples(), ids=str)
 def test_equals_the_cpu(sample):
     ours, theirs = to_cpu(sample('cuda')), sample()
     if 'ciou' in sample.args:
@@ -90,7 +90,7 @@ def test_large_batch_equals_the_cpu_and_repeats_itself(grid, ensure_positive):
 
 
 @pytest.mark.parametrize(
-    'sample', [s for s in op_samples() if s.name.startswith(('random', 'ciou'))], ids=str
+    'sample', [s for s in cuda_samples() if s.name.startswith(('random', 'ciou'))], ids=str
 )
 def test_repeats_itself(sample):
     first = sample('cuda')
@@ -140,7 +140,7 @@ def test_assignment_does_not_wait(grid, masks):
 
 
 @pytest.mark.parametrize(
-    'sample', [s for s in op_samples() if s.name.startswith(('random', 'iou', 'ciou'))], ids=str
+    'sample', [s for s in cuda_samples() if s.name.startswith(('random', 'iou', 'ciou'))], ids=str
 )
 def test_single_ops_do_not_wait(sample):
     op, args = getattr(torch.ops.atss_ext, sample.op), sample.to('cuda')

@@ -12,6 +12,7 @@ from samples import (
     OpSample,
     assert_identical,
     assign_args,
+    attention_inputs,
     make_priors,
     many_gts,
     op_samples,
@@ -36,6 +37,7 @@ SCHEMAS = {
     f'bool ensure_positive, {GRID}) -> (Tensor, Tensor, Tensor, Tensor)',
     'gather_targets': '(Tensor priors, Tensor assigned, Tensor gt_boxes, Tensor gt_labels, Tensor offsets, '
     'int num_classes, float pos_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
+    'attention_products': '(Tensor rows, Tensor query, Tensor key, float scale) -> (Tensor, Tensor)',
 }
 
 
@@ -194,6 +196,7 @@ def large_samples() -> list[OpSample]:
         OpSample('gather_targets', 'large', (priors, assigned, gts, labels, offsets, 80, -1.0)),
         OpSample('center_topk', 'large', topk_args(case, grid=False)),
         OpSample('atss_assign', 'large', assign_args(case, grid=False)),
+        OpSample('attention_products', 'large', attention_inputs(12, 4, 500, 64)),
     ]
 
 

@@ -11,6 +11,7 @@ from atss_ext.ops.reference.assignment import (
     atss_assign,
     ignored_priors,
 )
+from atss_ext.ops.reference.attention import AttentionProducts, attention_products
 from atss_ext.ops.reference.boxes import (
     IoUMode,
     aligned_box_iou,
@@ -25,6 +26,7 @@ from atss_ext.ops.reference.targets import Targets, gather_targets
 
 __all__ = [
     'Assignment',
+    'AttentionProducts',
     'BoxOverlap',
     'Candidates',
     'IoUMode',
@@ -32,6 +34,7 @@ __all__ = [
     'aligned_box_iou',
     'assign_candidates',
     'atss_assign',
+    'attention_products',
     'batched_box_iou',
     'box_centers',
     'center_topk',
