@@ -11,14 +11,17 @@ import atss_ext.cli  # noqa: F401
 
 # isort: split
 from mmdet.evaluation import DumpDetResults
+from mmdet.registry import MODELS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from atss_ext.cli import UserError, base_parser, build_runner, load_config, note, run_tool
 from atss_ext.cli.preflight import check_data, iter_leaves
 from atss_ext.cli.results import DumpCocoResults
 from atss_ext.cli.runner import require, require_checkpoint
+from atss_ext.vlsam.image_list import ImageList
 
 PICKLES = ('.pkl', '.pickle')
 
@@ -26,7 +29,11 @@ PICKLES = ('.pkl', '.pickle')
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = base_parser('Test a detector')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        help="checkpoint file; left away, or 'none', for a model that loads its weights itself (VL-SAM)",
+    )
     parser.add_argument(
         '--out',
         help="write the detections: .json in COCO's result format, .pkl as mmdet's tools read them",
@@ -43,6 +50,29 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.out and not args.out.endswith(('.json', *PICKLES)):
         raise UserError(f'--out {args.out}: the name has to end in .json (COCO results) or .pkl (for mmdet)')
     return args
+
+
+def use_checkpoint(cfg: Config, path: str | None) -> None:
+    """Let the runner load the checkpoint, where the model needs one.
+
+    Raises:
+        UserError: it is missing.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    kind = cfg.model.get('type')
+    model = MODELS.get(kind) if isinstance(kind, str) else kind
+    own = getattr(model, 'has_own_weights', False)
+    path = None if path == 'none' else path
+    cfg.resume = False
+    cfg.load_from = None if own else path
+    if own and path:
+        note(f'checkpoint {path} is not read: {kind} loads its weights itself')
+    elif not own and path is None:
+        raise UserError(
+            f'{kind} needs a checkpoint; name it behind the config: tools/test.py CONFIG CHECKPOINT'
+        )
+    if cfg.load_from:
+        require_checkpoint(cfg.load_from)
 
 
 def show_detections(cfg: Config, args: argparse.Namespace) -> None:
@@ -94,9 +124,11 @@ def add_output(runner: Runner, path: str) -> None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=path))
         return
     evaluator = runner.test_evaluator
-    category_ids = getattr(runner.test_dataloader.dataset, 'cat_ids', None)
+    dataset = runner.test_dataloader.dataset
+    # Open-ended results carry names instead of categories.
+    category_ids = [1] if isinstance(dataset, ImageList) else getattr(dataset, 'cat_ids', None)
     if category_ids is None:
-        kind = type(runner.test_dataloader.dataset).__name__
+        kind = type(dataset).__name__
         raise UserError(f'--out {path}: {kind} has no COCO category ids; write a .pkl file instead')
     evaluator.metrics.append(DumpCocoResults(path, category_ids))
 
@@ -107,9 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args)
     require(cfg, 'model', 'test_dataloader', 'test_evaluator', 'test_cfg')
-    require_checkpoint(args.checkpoint)
-    cfg.load_from = args.checkpoint
-    cfg.resume = False
+    use_checkpoint(cfg, args.checkpoint)
     if args.show or args.show_dir:
         show_detections(cfg, args)
     check_data(cfg, 'test_dataloader')

@@ -15,6 +15,7 @@ from urllib.error import URLError
 from atss_ext.assigners.base import AssignmentError
 from atss_ext.compat.checkpoints import explain_refusal
 from atss_ext.datasets.checks import DataError, nearest
+from atss_ext.vlsam.protocols import VlsamError
 
 USER_ERROR = 2
 BUG = 1
@@ -27,7 +28,7 @@ class UserError(Exception):
 
 
 # Errors whose message is the sentence.
-SENTENCES = (UserError, DataError, AssignmentError)
+SENTENCES = (UserError, DataError, AssignmentError, VlsamError)
 
 
 def rank() -> int:
@@ -48,16 +49,17 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def run_tool(tool: Callable[[], None]) -> int:
+def run_tool(tool: Callable[[], None], resume: str = 'training goes on with --resume') -> int:
     """Run a command and return its exit code: 0, 1 for a bug, 2 for a user's error.
 
     A user's error is one sentence on stderr. Anything unknown keeps its whole traceback, which
-    is also appended to the log of the run, whose place is named.
+    is also appended to the log of the run, whose place is named. ``resume`` tells whoever
+    interrupts it how it goes on.
     """
     try:
         tool()
     except KeyboardInterrupt:
-        print('interrupted; training goes on with --resume', file=sys.stderr)
+        print(f'interrupted; {resume}', file=sys.stderr)
         return 130
     except Exception as error:
         sentence = explain(error)
@@ -224,8 +226,7 @@ def _missing_key(error: BaseException, frame: FrameType) -> str | None:
 
 def _refused_value(error: BaseException, frame: FrameType) -> str | None:
     """Recognise a value that one of our own classes refuses on being built; its message is a sentence."""
-    raiser = next(_frames(error)).f_code
-    ours = raiser.co_filename.startswith(_PACKAGE) and raiser.co_name == '__init__'
+    ours = next(_frames(error)).f_code.co_filename.startswith(_PACKAGE)
     return str(error) if isinstance(error, ValueError) and ours else None
 
 

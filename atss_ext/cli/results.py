@@ -44,8 +44,9 @@ def coco_results(image_id: Any, detections: Any, category_ids: Sequence[int]) ->
     Args:
         image_id: its id.
         detections: a mapping with ``bboxes`` [N, 4] (x1, y1, x2, y2), ``scores`` [N], ``labels`` [N]
-            and perhaps ``masks`` [N, H, W].
-        category_ids: the category id of each label.
+            and perhaps ``masks`` [N, H, W] (or N run lengths) and ``names`` (N, of an open-ended model).
+        category_ids: the category id of each label; an open-ended model has one label, and its names are
+            written as ``name``.
     """
     boxes = detections['bboxes'].cpu().double()
     boxes[:, 2:] -= boxes[:, :2]
@@ -56,6 +57,8 @@ def coco_results(image_id: Any, detections: Any, category_ids: Sequence[int]) ->
         entry = {'image_id': image_id, 'category_id': category_ids[label], 'bbox': box, 'score': score}
         if masks is not None:
             entry['segmentation'] = masks[index]
+        if 'names' in detections:
+            entry['name'] = detections['names'][index]
         entries.append(entry)
     return entries
 

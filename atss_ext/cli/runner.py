@@ -99,7 +99,8 @@ def _start_on_cpu(cfg: Config, chosen: Mapping[str, object]) -> None:
             'broadcast_buffers': False,
             'find_unused_parameters': cfg.get('find_unused_parameters', False),
         }
-    cfg.model_wrapper_cfg['device_ids'] = None
+    if cfg.model_wrapper_cfg.get('type', 'MMDistributedDataParallel') == 'MMDistributedDataParallel':
+        cfg.model_wrapper_cfg['device_ids'] = None
 
 
 def _set_rank_variables(launcher: str) -> None:

@@ -1,5 +1,6 @@
 """Models of the scope atss_ext."""
 
 from atss_ext.models.dense_heads import ATSSHead
+from atss_ext.models.wrappers import InferenceWrapper
 
-__all__ = ['ATSSHead']
+__all__ = ['ATSSHead', 'InferenceWrapper']

@@ -1,4 +1,8 @@
-"""Every command of the README runs: as it stands, or with options appended that make it small."""
+"""Every command of the README and the docs runs: as it stands, or with options appended that make it small.
+
+The models that the commands name cannot be fetched here: tiny ones of the same classes lie in folders of the
+same names.
+"""
 
 import json
 import os
@@ -14,8 +18,12 @@ import numpy as np
 import pytest
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
+from PIL import Image
+from tiny_sams import tiny_sam
+from tiny_vlms import tiny_vlm
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ('README.md', 'docs/vlsam.md')
 COCO_CONFIG = 'configs/atss/atss_r50_fpn_1x_coco.py'
 WORK_DIR = 'work_dirs/atss_r50_fpn_1x_coco'
 
@@ -63,17 +71,50 @@ COMMANDS: dict[str, list[str]] = {
     'pip install --no-deps openmim': ['--dry-run'],
     f'mim train mmdet {COCO_CONFIG}': ['--gpus', '0', *SMALL],
 }
+MODELS = {
+    'llava-hf/llava-1.5-7b-hf': (tiny_vlm, 'llava'),
+    'Qwen/Qwen2.5-VL-7B-Instruct': (tiny_vlm, 'qwen2_5_vl'),
+    'facebook/sam-vit-huge': (tiny_sam, 'sam'),
+    'facebook/sam2.1-hiera-large': (tiny_sam, 'sam2'),
+}
+SHORT = ['--cfg-options', 'model.vlm.max_new_tokens=8', 'model.questions=single']
+VLSAM = 'configs/vlsam/vlsam_'
+LVIS = 'configs/lvis/vlsam_llava1.5-7b_sam-vit-h_lvis-minival.py'
+COMMANDS |= {
+    'pip install --no-build-isolation -e ".[mmdet,vlsam]"': ['--dry-run'],
+    'python tools/vlsam.py street.jpg --vlm llava-hf/llava-1.5-7b-hf --segmenter facebook/sam-vit-huge': [
+        '--quick'
+    ],
+    f'python tools/vlsam.py photos --config {VLSAM}qwen2.5-vl-7b_sam2.1-l.py --format coco yolo-polygons': [
+        '--quick',
+        '--cfg-options',
+        'vlm.max_new_tokens=8',
+    ],
+    f'python tools/test.py {LVIS} --out detections.json': SHORT,
+    f'python tools/vlsam.py street.jpg --config {VLSAM}llava1.5-7b_sam-vit-h.py --maps': [
+        '--out=maps',
+        *('--cfg-options', 'vlm.max_new_tokens=8', 'questions=single'),
+    ],
+    'python tools/vlsam.py photos --vlm llava-hf/llava-1.5-7b-hf --segmenter facebook/sam-vit-huge --quick': [
+        '--out=quick'
+    ],
+    f'python tools/vlsam.py drive.avi --config {VLSAM}qwen2.5-vl-7b_sam2.1-l.py --every 5 --format coco '
+    'yolo-boxes': ['--quick', '--cfg-options', 'vlm.max_new_tokens=8'],
+    'python tools/test.py configs/coda/vlsam_llava1.5-7b_sam-vit-h_coda.py': SHORT,
+    f'tools/dist_test.sh {VLSAM}llava1.5-7b_sam-vit-h.py none 8': SHORT,
+}
 AT_ROOT = ('make', 'pip')
 
 
-def readme_commands() -> list[str]:
-    blocks = re.findall(r'```bash\n(.*?)```', (ROOT / 'README.md').read_text(), flags=re.DOTALL)
+def documented_commands() -> list[str]:
+    texts = [(ROOT / name).read_text() for name in DOCUMENTS]
+    blocks = [block for text in texts for block in re.findall(r'```bash\n(.*?)```', text, flags=re.DOTALL)]
     lines = [line.strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line and not line.startswith('#')]
 
 
-def test_no_command_of_the_readme_goes_untried():
-    assert sorted(readme_commands()) == sorted(COMMANDS)
+def test_no_documented_command_goes_untried():
+    assert sorted(documented_commands()) == sorted(COMMANDS)
 
 
 @pytest.fixture(scope='module')
@@ -99,7 +140,28 @@ def folder(tmp_path_factory) -> Path:
             annotations.append({**fields, 'iscrowd': 0, 'segmentation': []})
         document = {'images': images, 'annotations': annotations, 'categories': categories}
         (coco / f'annotations/instances_{split}.json').write_text(json.dumps(document))
+    for name in ('annotations/lvis_v1_minival_inserted_image_name.json', '../coda/corner_case.json'):
+        (coco / name).parent.mkdir(exist_ok=True)
+        shutil.copy(coco / 'annotations/instances_val2017.json', coco / name)
+    (folder / 'data/coda/images').symlink_to(coco / 'val2017')
+    (folder / 'data/images').symlink_to(coco / 'val2017')
+    add_models(folder)
     return folder
+
+
+def add_models(folder: Path) -> None:
+    """Tiny models by the names the commands use, pictures and a video."""
+    for name, (build, family) in MODELS.items():
+        for part in build(family):
+            part.save_pretrained(folder / name)
+    (folder / 'photos').mkdir()
+    rng = np.random.default_rng(0)
+    for path in ('street.jpg', 'photos/1.jpg', 'photos/2.png'):
+        Image.fromarray(rng.integers(0, 255, (60, 80, 3), np.uint8)).save(folder / path)
+    video = cv2.VideoWriter(str(folder / 'drive.avi'), cv2.VideoWriter.fourcc(*'FFV1'), 10, (80, 60))
+    for _ in range(8):
+        video.write(rng.integers(0, 255, (60, 80, 3), np.uint8))
+    video.release()
 
 
 def run(line: str, folder: Path) -> subprocess.CompletedProcess:
@@ -138,6 +200,23 @@ def test_commands_run_and_do_what_they_say(folder):
     assert 'Training finished successfully' in outputs[f'mim train mmdet {COCO_CONFIG}']
     checked = outputs[f'python tools/analysis/check_config.py {COCO_CONFIG}']
     assert 'atss_ext.ATSSHead' in checked
+    assert len(json.loads((folder / 'work_dirs/vlsam/street/annotations.json').read_text())['images']) == 1
+    assert list((folder / 'work_dirs/vlsam/photos/yolo-polygons/labels').glob('*.txt'))
+    assert (folder / 'work_dirs/vlsam/drive/drive.mp4').exists()
+    assert (
+        'open_ended/images: 4'
+        in outputs['python tools/test.py configs/coda/vlsam_llava1.5-7b_sam-vit-h_coda.py']
+    )
+
+
+def test_the_python_of_open_ended_detection_runs(folder):
+    snippets = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), flags=re.DOTALL)
+    (snippet,) = [text for text in snippets if 'vlsam import load' in text]
+    done = subprocess.run(
+        [sys.executable, '-c', snippet], cwd=folder, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().endswith(', 60, 80)')
 
 
 def test_the_config_of_the_readme_is_the_shipped_one(tmp_path):
@@ -148,7 +227,8 @@ def test_the_config_of_the_readme_is_the_shipped_one(tmp_path):
 
 
 def test_the_ops_of_the_readme_run(tmp_path):
-    snippet = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), flags=re.DOTALL)[1]
+    snippets = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), flags=re.DOTALL)
+    (snippet,) = [text for text in snippets if 'from atss_ext import ops' in text]
     script = """
 import torch
 priors = torch.tensor([[0.0, 0, 8, 8], [8, 0, 16, 8], [0, 0, 16, 16]])

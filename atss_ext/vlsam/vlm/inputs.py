@@ -216,7 +216,7 @@ def _whole_image(family: str, processor: Any, chosen: Mapping[str, Any]) -> dict
 
     What nobody sees nobody names. The paper's own model takes squeezed images as well.
     """
-    image_processor = getattr(processor, 'image_processor', None)
+    image_processor: Any = getattr(processor, 'image_processor', None)
     keys = ('size', 'crop_size', 'do_center_crop', 'do_pad')
     crops = getattr(image_processor, 'do_center_crop', False)
     pads = getattr(image_processor, 'do_pad', False) and hasattr(image_processor, 'pad_to_square')

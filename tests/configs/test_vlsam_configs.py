@@ -1,0 +1,86 @@
+"""Every config of VL-SAM says what this table says, and builds."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from tiny_sams import tiny_sam
+from tiny_vlms import tiny_vlm
+
+from atss_ext.registry import MODELS
+from atss_ext.vlsam import VlsamError
+from atss_ext.vlsam.options import PipelineOptions
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+LLAVA, QWEN, INTERN = 'llava-hf/llava-1.5-7b-hf', 'Qwen/Qwen2.5-VL-7B-Instruct', 'OpenGVLab/InternVL3-8B-hf'
+SAM, SAM2 = 'facebook/sam-vit-huge', 'facebook/sam2.1-hiera-large'
+FAMILIES = {LLAVA: 'llava', QWEN: 'qwen2_5_vl', INTERN: 'internvl', SAM: 'sam', SAM2: 'sam2'}
+PAIRS = {
+    'llava1.5-7b_sam-vit-h': (LLAVA, SAM),
+    'qwen2.5-vl-7b_sam2.1-l': (QWEN, SAM2),
+    'internvl3-8b_sam2.1-l': (INTERN, SAM2),
+}
+DATA = {
+    'vlsam': ('', 'data/images/', '', ''),
+    'lvis': (
+        '_lvis-minival',
+        'data/coco/',
+        'annotations/lvis_v1_minival_inserted_image_name.json',
+        'val2017/',
+    ),
+    'coda': ('_coda', 'data/coda/', 'corner_case.json', 'images/'),
+}
+
+
+def expected_files() -> set[str]:
+    files = {f'{place}/vlsam_{pair}{DATA[place][0]}.py' for place in DATA for pair in PAIRS}
+    return files | {'vlsam/vlsam_llava1.5-7b_mobilesam.py'}
+
+
+def test_the_table_names_every_config():
+    found = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob('[!_]*/vlsam_*.py')}
+    assert found == expected_files()
+
+
+@pytest.mark.parametrize('place', DATA)
+@pytest.mark.parametrize('pair', PAIRS)
+def test_a_config_resolves_to_the_table_and_builds(place, pair, tmp_path):
+    suffix, root, ann_file, images = DATA[place]
+    cfg = Config.fromfile(CONFIGS / place / f'vlsam_{pair}{suffix}.py')
+    assert (cfg.model.vlm.model, cfg.model.segmenter.model) == PAIRS[pair]
+    assert (cfg.model.vlm.temperature, cfg.model.vlm.top_p) == (0.8, 0.1)  # section 4.1
+    dataset = cfg.test_dataloader.dataset
+    assert dataset.type == 'atss_ext.ImageList'
+    assert (dataset.data_root, dataset.get('ann_file', ''), dataset.data_prefix.img) == (
+        root,
+        ann_file,
+        images,
+    )
+    assert cfg.model_wrapper_cfg.type == 'atss_ext.InferenceWrapper'
+
+    for build, part in ((tiny_vlm, cfg.model.vlm), (tiny_sam, cfg.model.segmenter)):
+        folder = tmp_path / FAMILIES[part.model]
+        for piece in build(FAMILIES[part.model]):
+            piece.save_pretrained(folder)
+        part.model = str(folder)
+    init_default_scope('mmdet')
+    pipeline = MODELS.build(cfg.model).pipeline
+    assert pipeline.options == PipelineOptions()
+    assert type(pipeline.segmenter.model).__name__ == {SAM: 'SamModel', SAM2: 'Sam2Model'}[PAIRS[pair][1]]
+
+
+def test_mobile_sam_names_the_package_it_needs(tmp_path):
+    cfg = Config.fromfile(CONFIGS / 'vlsam/vlsam_llava1.5-7b_mobilesam.py')
+    assert cfg.model.segmenter.to_dict() == {
+        'type': 'atss_ext.PredictorSegmenter',
+        'package': 'mobile_sam',
+        'model_type': 'vit_t',
+        'checkpoint': 'checkpoints/mobile_sam.pt',
+    }
+    for piece in tiny_vlm('llava'):
+        piece.save_pretrained(tmp_path)
+    cfg.model.vlm.model = str(tmp_path)
+    init_default_scope('mmdet')
+    with pytest.raises(VlsamError, match='mobile_sam'):
+        MODELS.build(cfg.model)

@@ -1,0 +1,179 @@
+"""The small model's training: its targets by hand, that it learns, that an interrupted run ends the same."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from atss_ext.cli.errors import UserError
+from atss_ext.vlsam.world.processor import build_processor
+from atss_ext.vlsam.world.scenes import SPEC, names_in_order, scene_of, sentence
+
+sys.path.insert(0, str(Path(__file__).parents[2] / 'tools' / 'vlsam_world'))
+
+import train_vlm
+import vlm_batches
+import vlm_cache
+import vlm_scoring
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope='module')
+def scenes():
+    return vlm_cache.draw_scenes(48, 8)
+
+
+@pytest.fixture(scope='module')
+def recipe():
+    return train_vlm.Recipe(steps=20, eyes=0.0, batch=8, scenes=48)
+
+
+def test_patches_belong_to_whom_they_show():
+    scene = scene_of('train', 0)._replace(image=np.zeros((16, 32, 3), np.uint8))
+    masks = np.zeros((2, 16, 32), bool)
+    masks[0, 0:8, 0:12] = True  # one patch full, half of the next
+    masks[1, 9:12, 24:28] = True  # a fifth of a patch is its best
+    masks[0, 8:10, 0:8] = True  # a quarter of the patch below
+    owners = vlm_cache.patch_owners(scene._replace(masks=masks), 8)
+    assert owners.tolist() == [[1, 1, 0, 0], [255, 0, 0, 2]]
+
+
+def test_a_cache_is_drawn_once_and_read_again(tmp_path):
+    calls = []
+    for _ in range(2):
+        found = vlm_cache.cached_scenes(tmp_path / 'scenes', 5, 8, progress=lambda *done: calls.append(done))
+    assert calls == [(5, 5)]
+    scene = scene_of('train', 4)
+    np.testing.assert_array_equal(found.images[4], scene.image)
+    number = len(scene.boxes)
+    np.testing.assert_array_equal(found.boxes[4, :number], scene.boxes)
+    assert found.categories[4].tolist() == scene.category_ids.tolist() + [0] * (3 - number)
+    assert len(vlm_cache.cached_scenes(tmp_path / 'scenes', 6, 8).images) == 6
+
+
+def test_another_process_draws_the_same():
+    one, two = vlm_cache.draw_scenes(70, 8), vlm_cache.draw_scenes(70, 8, workers=1)
+    for ours, theirs in zip(one, two, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_targets_are_the_sentence_of_the_scene_or_of_its_mirror_image(scenes):
+    tokenizer = build_processor().tokenizer
+    batch = vlm_batches.Batches(scenes, build_processor(), seed=1, size=16)(step=0)
+    originals = {scene_of('train', i).image.tobytes(): scene_of('train', i) for i in range(48)}
+    mirrored_seen = set()
+    for pixels, tokens, targets, orders in zip(
+        batch.pixels, batch.tokens, batch.targets, batch.orders, strict=True
+    ):
+        image = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        mirror = image.tobytes() not in originals
+        scene = originals[np.ascontiguousarray(image[:, ::-1] if mirror else image).tobytes()]
+        middles = scene.boxes[:, 0] + scene.boxes[:, 2]
+        if len(set(middles.tolist())) == len(middles):
+            names = [scene.names[i] for i in np.argsort(-middles if mirror else middles)]
+            told = targets[targets >= 0]
+            assert tokenizer.decode(told, skip_special_tokens=True) == sentence(names)
+            assert told[-1] == tokenizer.eos_token_id
+        # The next token is the target, so that teacher forcing sees the sentence itself.
+        places = torch.nonzero(targets >= 0)[:, 0]
+        assert torch.equal(tokens[places + 1], targets[places])
+        assert orders.max() == len(scene.names)
+        mirrored_seen.add(mirror)
+    assert mirrored_seen == {True, False}
+
+
+def test_a_batch_depends_on_seed_and_step_alone(scenes):
+    first, second = (vlm_batches.Batches(scenes, build_processor(), seed=3, size=4) for _ in range(2))
+    first(0)
+    for ours, theirs in zip(first(7), second(7), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(first(7).pixels, first(8).pixels)
+
+
+def test_twenty_steps_lower_the_loss(scenes, recipe):
+    training = train_vlm.Training(recipe, scenes)
+    losses = [training.advance() for _ in range(20)]
+    first, last = losses[:3], losses[-3:]
+    for name, share in (('words', 0.75), ('patches', 0.8)):
+        assert sum(x[name] for x in last) < share * sum(x[name] for x in first)
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(scenes, tmp_path):
+    recipe = train_vlm.Recipe(steps=6, eyes=0.5, batch=4, scenes=48)
+    whole = train_vlm.Training(recipe, scenes)
+    train_vlm.run(whole, tmp_path / 'whole', quiet=True)
+
+    broken = train_vlm.Training(recipe, scenes)
+    advance = broken.advance
+
+    def killed_after_five():
+        if broken.step == 5:
+            raise KeyboardInterrupt
+        return advance()
+
+    broken.advance = killed_after_five
+    with pytest.raises(KeyboardInterrupt):
+        train_vlm.run(broken, tmp_path / 'broken', every=2, quiet=True)
+    again = train_vlm.Training(recipe, scenes)
+    assert again.resume(tmp_path / 'broken')
+    assert again.step == 4
+    train_vlm.run(again, tmp_path / 'broken', quiet=True)
+    for ours, theirs in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_another_recipe_does_not_go_on(scenes, tmp_path):
+    train_vlm.run(train_vlm.Training(train_vlm.Recipe(steps=1, batch=2), scenes), tmp_path, quiet=True)
+    other = train_vlm.Training(train_vlm.Recipe(steps=2, batch=2), scenes)
+    with pytest.raises(UserError, match='was trained with steps = 1, not 2'):
+        other.resume(tmp_path)
+
+
+def test_the_folder_loads_as_any_model_and_says_the_same(scenes, tmp_path):
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    training = train_vlm.Training(train_vlm.Recipe(steps=2, batch=4), scenes)
+    train_vlm.run(training, tmp_path, quiet=True)
+    model, processor = (
+        AutoModelForImageTextToText.from_pretrained(tmp_path),
+        AutoProcessor.from_pretrained(tmp_path),
+    )
+    assert sum(weight.numel() for weight in model.parameters()) < 1_500_000
+    images = [scene_of('check', i).image for i in range(3)]
+    assert vlm_scoring.answers(model, processor, images) == vlm_scoring.answers(
+        training.model, training.processor, images
+    )
+
+
+def test_scores_of_names():
+    said = [vlm_scoring.split_names('a red circle, an orange square, a red circle'), [], ['blue square']]
+    true = [['red circle', 'red circle', 'green star'], ['red circle'], ['blue square']]
+    score = vlm_scoring.score_names(said, true)
+    assert score == (3 / 4, 3 / 5, 1 / 3)
+    assert vlm_scoring.split_names('nothing') == []
+
+
+def test_the_command_trains_and_says_how_well_it_names(tmp_path, capsys):
+    arguments = ['--steps', '2', '--batch', '2', '--scenes', '8', '--check-scenes', '2']
+    train_vlm.main([*arguments, '--out', str(tmp_path / 'vlm'), '--cache', str(tmp_path / 'scenes')])
+    printed = capsys.readouterr().out
+    assert 'step 2/2: loss of patches' in printed
+    assert 'names of 2 scenes' in printed
+    assert (tmp_path / 'vlm' / 'training.json').is_file()
+    with pytest.raises(UserError, match='steps must be at least 1, but is 0'):
+        train_vlm.main(['--steps', '0'])
+
+
+def test_the_vocabulary_has_the_categories_of_the_world():
+    assert set(SPEC.category_names) >= {
+        name for i in range(20) for name in names_in_order(scene_of('train', i))
+    }
