@@ -41,6 +41,9 @@ class PipelineOptions:
         questions: what the VLM is asked; 'default': ten of ours; 'vlm': ten that the VLM writes itself, from
             the image; 'single': the first of ours alone; or the questions themselves.
         corners: look at the four corners of half the height and width too (the multi-scale ensemble).
+        cut: what becomes of an object of a corner view that touches a side along which the view cuts the image:
+            'keep' it (the paper, which says nothing of it), or 'drop' it: it is a part, which the suppression
+            leaves beside the whole where the two overlap by less than its threshold.
         names: how names are found in an answer.
         rows: which positions speak for a name, one of :data:`names.ROW_RULES`.
         flow: how the attention of all layers becomes one map.
@@ -58,6 +61,7 @@ class PipelineOptions:
 
     questions: str | Sequence[str] = 'default'
     corners: bool = True
+    cut: str = 'keep'
     names: NameOptions = field(default_factory=NameOptions)
     rows: str = DEFAULT_ROW_RULE
     flow: FlowOptions = field(default_factory=FlowOptions)
@@ -83,6 +87,8 @@ class PipelineOptions:
             raise ValueError('questions is empty; give at least one question.')
         if self.rows not in ROW_RULES:
             raise ValueError(f'rows must be one of {", ".join(ROW_RULES)}, but is {self.rows!r}.')
+        if self.cut not in ('keep', 'drop'):
+            raise ValueError(f"cut must be 'keep' or 'drop', but is {self.cut!r}.")
         if not 0 <= self.score_thr <= 1:
             raise ValueError(f'score_thr must be from 0 to 1, but is {self.score_thr}.')
 

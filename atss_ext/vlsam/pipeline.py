@@ -74,7 +74,7 @@ class Pipeline:
     def detect(self, image: Image, progress: Progress | None = None) -> Detections:
         """Find the objects of an image as it is, RGB uint8 [H, W, 3]; nothing is resized."""
         height, width = image.shape[:2]
-        found = Proposals((height, width), self.options.keep_maps)
+        found = Proposals((height, width), self.options.keep_maps, self.options.cut == 'drop')
         answers: list[dict[str, str]] = []
         parts = views(height, width, corners=self.options.corners)
         questions = self._questions(image)

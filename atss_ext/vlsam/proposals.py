@@ -10,7 +10,7 @@ from pycocotools import mask as rle
 from torch import Tensor
 
 from atss_ext.vlsam.detections import Detections
-from atss_ext.vlsam.ensemble import View
+from atss_ext.vlsam.ensemble import View, place
 from atss_ext.vlsam.protocols import Segmentation
 
 # Side of the canvas on which kept attention maps of all views lie.
@@ -23,10 +23,11 @@ class Proposals:
     Args:
         size: (H, W) of the image, pixels.
         keep_maps: keep the attention maps, [MAP_SIDE, MAP_SIDE] each.
+        drop_cut: leave out what touches a side along which its view cuts the image.
     """
 
-    def __init__(self, size: tuple[int, int], keep_maps: bool = False) -> None:
-        self.size, self.keep_maps = size, keep_maps
+    def __init__(self, size: tuple[int, int], keep_maps: bool = False, drop_cut: bool = False) -> None:
+        self.size, self.keep_maps, self.drop_cut = size, keep_maps, drop_cut
         self._boxes: list[list[int]] = []
         self._scores: list[float] = []
         self._names: list[str] = []
@@ -62,8 +63,10 @@ class Proposals:
             box = tight_box(masks[index])
             if box is None:
                 continue
-            left, top = view.box[:2]
-            self._boxes.append([box[0] + left, box[1] + top, box[2] + left, box[3] + top])
+            placed = place(np.array(box), view)
+            if self.drop_cut and _is_cut(placed, view, self.size):
+                continue
+            self._boxes.append(placed.tolist())
             self._scores.append(score)
             self._names.append(names[index])
             self._run_lengths.append(_encode(masks[index], view, self.size))
@@ -84,6 +87,12 @@ class Proposals:
             maps=np.stack(self._maps) if self._maps else None,
             answers=answers,
         )
+
+
+def _is_cut(box: NDArray[np.int64], view: View, size: tuple[int, int]) -> bool:
+    """Whether a box of the image touches a side of its view that is no side of the image."""
+    sides = np.array([0, 0, size[1], size[0]])
+    return bool(((box == view.box) & (view.box != sides)).any())
 
 
 def tight_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:

@@ -59,6 +59,14 @@ def test_corner_views_are_put_back_to_their_places():
     assert all(detections.mask(i)[int(b[1]), int(b[0])] for i, b in enumerate(detections.boxes))
 
 
+def test_parts_that_a_corner_view_cuts_off_can_be_dropped():
+    """The red square lies across the middle of the image: each corner sees a quarter of it."""
+    scene = {'red square': [(60, 40, 100, 80)], 'blue square': [(0, 100, 30, 120)]}
+    kept = run(PipelineOptions(questions='single'), draw(SIZE, scene))
+    assert len(found(kept)) == 6
+    assert found(run(PipelineOptions(questions='single', cut='drop'), draw(SIZE, scene))) == truth(scene)
+
+
 def test_objects_beside_each_other_in_different_corners_are_found_once():
     scene = {'red square': [(4, 4, 30, 30)], 'green square': [(120, 90, 150, 110)]}
     assert sorted(run(PipelineOptions(), draw(SIZE, scene)).names) == ['green square', 'red square']
@@ -275,6 +283,7 @@ def test_images_of_every_kind_give_the_same(tmp_path):
         ({'questions': 'many'}, "'default', 'vlm', 'single'"),
         ({'questions': []}, 'questions is empty'),
         ({'rows': 'middle'}, "'middle'"),
+        ({'cut': 'off'}, "'off'"),
         ({'score_thr': 2}, 'score_thr must be from 0 to 1, but is 2'),
         ({'threshold': 0.5}, "no setting 'threshold'"),
         ({'prompts': {'treshold': 0.5}}, "prompts knows no setting 'treshold'"),
