@@ -41,9 +41,9 @@ class PipelineOptions:
         questions: what the VLM is asked; 'default': ten of ours; 'vlm': ten that the VLM writes itself, from
             the image; 'single': the first of ours alone; or the questions themselves.
         corners: look at the four corners of half the height and width too (the multi-scale ensemble).
-        cut: what becomes of an object of a corner view that touches a side along which the view cuts the image:
-            'keep' it (the paper, which says nothing of it), or 'drop' it: it is a part, which the suppression
-            leaves beside the whole where the two overlap by less than its threshold.
+        cut: what becomes of an object of a corner view that touches a side along which the view cuts the
+            image: 'keep' it (the paper, which says nothing of it), or 'drop' it: it is a part, which the
+            suppression leaves beside the whole where the two overlap by less than its threshold.
         names: how names are found in an answer.
         rows: which positions speak for a name, one of :data:`names.ROW_RULES`.
         flow: how the attention of all layers becomes one map.
