@@ -37,7 +37,7 @@ class OpenEndedResults(BaseMetric):
             found = sample['pred_instances']
             self.results.append({
                 'image_id': sample.get('img_id'),
-                'file_name': sample.get('img_path', str(sample.get('img_id'))),
+                'file_name': sample.get('file_name') or sample.get('img_path', str(sample.get('img_id'))),
                 'size': tuple(sample['ori_shape'][:2]),
                 'boxes': found['bboxes'].cpu().numpy(),
                 'scores': found['scores'].cpu().numpy(),

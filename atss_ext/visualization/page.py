@@ -5,6 +5,7 @@ a web page) can ask where a point of an image lies.
 """
 
 import os
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,7 +82,7 @@ class Page:
         """Write the page as PNG, whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f'.{path.name}.partial')
+        partial = path.with_name(f'.{uuid.uuid4().hex}.partial')  # several processes may draw it
         with matplotlib.rc_context({'font.family': 'DejaVu Sans'}):
             self.figure.savefig(partial, format='png', dpi=DPI, metadata={'Software': None})
         os.replace(partial, path)

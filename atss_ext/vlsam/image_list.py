@@ -30,20 +30,25 @@ class ImageList(BaseDataset):
     """
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """One entry an image: ``img_id``, ``img_path``."""
+        """One entry an image: ``img_id``, ``img_path`` and ``file_name``, below the images' folder."""
         folder = Path(self.data_prefix.get('img') or self.data_root or '.')
         if not self.ann_file:
             if not folder.is_dir():
                 raise DataError(f'image folder {folder} does not exist; correct data_root and data_prefix')
-            entries = list(enumerate(list_images(folder, recursive=True), start=1))
+            found = list_images(folder, recursive=True)
+            names = [path.relative_to(folder).as_posix() for path in found]
+            ids: list[Any] = list(range(1, len(found) + 1))
         else:
             images = read_coco(self.ann_file)['images']
             names = [_file_name(image, self.ann_file) for image in images]
             check_images(names, folder, self.ann_file)
-            entries = [(image['id'], folder / name) for image, name in zip(images, names, strict=True)]
-        if not entries:
+            ids = [image['id'] for image in images]
+        if not names:
             raise DataError(f'{self.ann_file or folder} holds no image; name another one')
-        return [{'img_id': key, 'img_path': str(path)} for key, path in entries]
+        return [
+            {'img_id': key, 'img_path': str(folder / name), 'file_name': name}
+            for key, name in zip(ids, names, strict=True)
+        ]
 
 
 def _file_name(image: Mapping[str, Any], ann_file: str) -> str:

@@ -141,6 +141,7 @@ class Pipeline:
                 **dataclasses.asdict(self.options.refine),
             )
             names = [mentions[index].name for index in chunk]
+            maps = prompts.maps[chunk].cpu().numpy()
             for stage in stages:
                 device = stage.ious.device
                 scores, parts = confidence(
@@ -149,7 +150,7 @@ class Pipeline:
                     log_probs[chunk].to(device),
                     self.options.scores,
                 )
-                found.add(stage, scores, parts, names, prompts.maps[chunk], view)
+                found.add(stage, scores, parts, names, maps, view)
 
     def _rows(self, answer: Answer, mentions: Sequence[Mention], reading: Reading) -> Tensor:
         """The attention of every name, [O, N]."""
@@ -171,7 +172,8 @@ class Pipeline:
     def _merge(self, found: Proposals, answers: list[dict[str, str]]) -> Detections:
         every = found.as_detections(answers)
         kept = merge(every.boxes, every.scores, every.names, every.run_lengths, self.options.merge)
-        return every.select([index for index in kept if every.scores[index] >= self.options.score_thr])
+        best = [int(index) for index in kept if every.scores[index] >= self.options.score_thr]
+        return dataclasses.replace(every.select(best), maps=found.maps_of(best))
 
 
 def _chunks(indices: list[int], size: tuple[int, int]) -> Iterator[list[int]]:

@@ -22,7 +22,7 @@ class Proposals:
 
     Args:
         size: (H, W) of the image, pixels.
-        keep_maps: keep the attention maps, [MAP_SIDE, MAP_SIDE] each.
+        keep_maps: keep the attention maps, as coarse as the model's tokens are and once for all stages.
         drop_cut: leave out what touches a side along which its view cuts the image.
     """
 
@@ -33,7 +33,7 @@ class Proposals:
         self._names: list[str] = []
         self._run_lengths: list[dict[str, Any]] = []
         self._parts: list[dict[str, float]] = []
-        self._maps: list[NDArray[np.float32]] = []
+        self._maps: list[tuple[NDArray[np.float32], View]] = []
 
     def __len__(self) -> int:
         return len(self._names)
@@ -44,7 +44,7 @@ class Proposals:
         scores: Tensor,
         parts: Mapping[str, Tensor],
         names: Sequence[str],
-        maps: Tensor,
+        maps: NDArray[np.float32],
         view: View,
     ) -> None:
         """Take the masks of O objects of one view; empty masks are none.
@@ -54,7 +54,7 @@ class Proposals:
             scores: float [O].
             parts: of the scores, name to float [O].
             names: O names.
-            maps: float [O, R, C], their attention over the view.
+            maps: float32 [O, R, C], their attention over the view.
             view: where in the image it lies.
         """
         masks = stage.masks.cpu().numpy()
@@ -72,10 +72,10 @@ class Proposals:
             self._run_lengths.append(_encode(masks[index], view, self.size))
             self._parts.append({key: part[index] for key, part in values.items()})
             if self.keep_maps:
-                self._maps.append(_place_map(maps[index].float().cpu().numpy(), view, self.size))
+                self._maps.append((maps[index], view))
 
     def as_detections(self, answers: list[dict[str, str]]) -> Detections:
-        """All of them, in the order they came."""
+        """All of them, in the order they came, without maps."""
         keys = self._parts[0] if self._parts else ()
         return Detections(
             size=self.size,
@@ -84,9 +84,15 @@ class Proposals:
             names=self._names,
             run_lengths=self._run_lengths,
             parts={key: np.array([part[key] for part in self._parts], np.float32) for key in keys},
-            maps=np.stack(self._maps) if self._maps else None,
             answers=answers,
         )
+
+    def maps_of(self, indices: Sequence[int]) -> NDArray[np.float32] | None:
+        """Maps of some proposals over the whole image, [D, MAP_SIDE, MAP_SIDE]; None if not kept."""
+        if not self.keep_maps:
+            return None
+        maps = [_place_map(*self._maps[index], self.size) for index in indices]
+        return np.stack(maps) if maps else np.zeros((0, MAP_SIDE, MAP_SIDE), np.float32)
 
 
 def _is_cut(box: NDArray[np.int64], view: View, size: tuple[int, int]) -> bool:

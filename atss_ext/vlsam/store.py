@@ -30,7 +30,8 @@ class ResultStore:
 
     Args:
         folder: made if absent.
-        fingerprint: of the settings; results of others are never mixed in.
+        fingerprint: of the settings; results of others are never mixed in. A folder without any result
+            belongs to whoever asks.
         restart: forget the results that are there. Of several processes only the first to start may.
 
     Raises:
@@ -44,6 +45,9 @@ class ResultStore:
             if restart:
                 self._clear()
             self._claim()
+            if self._claimed_by() != fingerprint and not self.keys():  # a run that never got to a result
+                self._clear()
+                self._claim()
         if self._claimed_by() != fingerprint:
             raise VlsamError(
                 f'folder {self.folder} has results of other settings; choose another folder, or forget them '

@@ -213,6 +213,94 @@ def test_a_killed_run_goes_on(folder):
     assert boxes(folder / 'out/annotations.json') == truth(*SCENES)
 
 
+def test_two_inputs_of_one_name_are_not_mixed(folder, in_process, monkeypatch):
+    """Both folders would write to work_dirs/vlsam/photos."""
+    other = folder / 'other/photos'
+    other.mkdir(parents=True)
+    Image.fromarray(draw(SIZE, SCENES['inner/c.png'])).save(other / 'photo 2.png')
+    monkeypatch.chdir(folder)
+    tail = ('--config', folder / 'RuleVLM.py', '--no-pictures')
+    assert in_process('vlsam.py', folder / 'photos', *tail)[0] == 0
+    code, said = in_process('vlsam.py', other, *tail)
+    assert code == 2
+    assert f'holds what was found in {folder}/photos; name another folder with --out' in said
+    assert in_process('vlsam.py', other, *tail, '--restart')[0] == 0
+    found = boxes(folder / 'work_dirs/vlsam/photos/annotations.json')
+    assert found == {'photo 2.png': truth('inner/c.png')['inner/c.png']}
+
+
+def test_an_image_that_changed_is_looked_at_again(folder, in_process):
+    out = folder / 'out'
+    base = ('vlsam.py', folder / 'photos', '--config', folder / 'RuleVLM.py', '--out', out, '--no-pictures')
+    assert in_process(*base)[0] == 0
+    Image.fromarray(draw(SIZE, SCENES['inner/c.png'])).save(folder / 'photos/photo 2.png')
+    assert in_process(*base)[0] == 0
+    found = boxes(out / 'annotations.json')
+    assert found['photo 2.png'] == truth('inner/c.png')['inner/c.png']
+    assert found['photo 10.png'] == truth('photo 10.png')['photo 10.png']
+
+
+def test_a_mistyped_setting_leaves_the_folder_free(folder, in_process):
+    base = ('vlsam.py', folder / 'photos', '--config', folder / 'RuleVLM.py', '--out', folder / 'out')
+    assert in_process(*base, '--cfg-options', 'prompts.treshold=0.5')[0] == 2
+    assert not (folder / 'out').exists()
+    assert in_process(*base, '--cfg-options', 'segmenter.penalti=0.5')[0] == 2
+    assert in_process(*base, '--cfg-options', 'segmenter.penalty=0.4', '--no-pictures')[0] == 0
+
+
+def test_a_picture_that_cannot_be_drawn_ends_nothing(folder, in_process, monkeypatch):
+    """One has a name near the limit of the file system, and another stands where a folder has to be."""
+    long = folder / 'photos' / ('x' * 250 + '.png')
+    Image.fromarray(draw(SIZE, SCENES['photo 2.png'])).save(long)
+    (folder / 'out').mkdir()
+    (folder / 'out/pictures').mkdir()
+    (folder / 'out/pictures/inner').write_text('no folder')
+    code, said = in_process(
+        'vlsam.py',
+        folder / 'photos',
+        '--config',
+        folder / 'RuleVLM.py',
+        '--out',
+        folder / 'out',
+        '--recursive',
+    )
+    assert code == 0, said
+    assert 'inner/c.png: no picture could be drawn' in said
+    assert len(boxes(folder / 'out/annotations.json')) == 4
+    assert len(list((folder / 'out/pictures').glob('*.png'))) == 3
+
+
+def test_images_that_share_a_label_file_are_refused_before_anything_is_done(folder, in_process):
+    Image.fromarray(draw(SIZE, SCENES['photo 2.png'])).save(folder / 'photos/photo 2.bmp')
+    code, said = in_process(
+        'vlsam.py', folder / 'photos', '--config', folder / 'RuleVLM.py', '--out', folder / 'out',
+        '--format', 'yolo-boxes',
+    )  # fmt: skip
+    assert code == 2
+    assert 'would share the label file photo 2.txt' in said
+    assert 'loading' not in said
+
+
+def test_no_model_is_loaded_for_what_is_no_image(folder, in_process, capfd):
+    (folder / 'readme.txt').write_text('no image')
+    code, said = in_process_code(
+        in_process, folder / 'readme.txt', '--config', folder / 'RuleVLM.py', '--out', folder / 'out'
+    )
+    assert code == 1
+    assert 'loading' not in said
+
+
+def test_settings_of_models_that_are_named(folder, in_process, monkeypatch):
+    """--cfg-options reaches the model whose name --vlm gives."""
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    code, said = in_process(
+        'vlsam.py', folder / 'photos', '--vlm', folder, '--segmenter', folder, '--out', folder / 'out',
+        '--cfg-options', 'vlm.temperature=-1',
+    )  # fmt: skip
+    assert code == 2
+    assert 'temperature must be 0 (greedy) or more, but is -1' in said
+
+
 def test_an_interrupted_run_exports_what_it_has(folder, in_process):
     out = folder / 'out'
     code, said = in_process(
@@ -249,6 +337,51 @@ def test_a_video_keeps_the_numbers_of_its_objects(folder, in_process):
         [10 + 3 * index, 30, 30, 30] for index in (0, 3, 6, 9)
     ]
     assert [rows[name, 'blue square']['track_id'] for name in names[2:]] == [2, 2]
+    assert not list(out.glob('.*'))
     video = cv2.VideoCapture(str(out / 'drive.mp4'))
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == 4
     assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(10 / 3, rel=0.01)
+
+
+def test_an_interruption_keeps_the_earlier_video_and_what_is_known(folder, in_process):
+    """It ends at the frame with blue; the first frame is exported, the video of before is kept."""
+    write_frames(folder / 'drive.avi', [{'red square': [(10, 10, 40, 40)]}, SCENES['photo 10.png']])
+    out = folder / 'out'
+    out.mkdir()
+    (out / 'drive.mp4').write_bytes(b'of an earlier run')
+    code, said = in_process(
+        'vlsam.py',
+        folder / 'drive.avi',
+        '--config',
+        folder / 'InterruptedVLM.py',
+        '--out',
+        out,
+        '--every',
+        '1',
+    )
+    assert code == 130
+    assert said.splitlines()[-1].startswith('interrupted')
+    document = json.loads((out / 'annotations.json').read_text())
+    assert [image['file_name'] for image in document['images']] == ['drive/00000000']
+    assert (out / 'drive.mp4').read_bytes() == b'of an earlier run'
+    assert not list(out.glob('.*'))
+
+
+def test_frames_that_fail_stay_in_the_video(folder, in_process):
+    scenes = [SCENES['photo 10.png'], SCENES['photo 2.png'], SCENES['photo 10.png']]  # the second has no blue
+    write_frames(folder / 'drive.avi', scenes)
+    out = folder / 'out'
+    code, _ = in_process_code(
+        in_process, folder / 'drive.avi', '--config', folder / 'FussyVLM.py', '--out', out, '--every', '1'
+    )
+    assert code == 1
+    assert int(cv2.VideoCapture(str(out / 'drive.mp4')).get(cv2.CAP_PROP_FRAME_COUNT)) == 3
+    document = json.loads((out / 'annotations.json').read_text())
+    assert [image['file_name'] for image in document['images']] == ['drive/00000000', 'drive/00000002']
+
+
+def write_frames(path: Path, scenes: list[dict]) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'FFV1'), 10, (128, 96))
+    for scene in scenes:
+        writer.write(np.ascontiguousarray(draw(SIZE, scene)[..., ::-1]))
+    writer.release()

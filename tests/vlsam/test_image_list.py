@@ -40,7 +40,7 @@ def test_a_file_of_coco_and_one_of_lvis(tmp_path):
     rows = [data.get_data_info(i) for i in range(2)]
     assert [row['img_id'] for row in rows] == [139, 140]
     assert {row['img_path'] for row in rows} == {f'{tmp_path}/val2017/000000000139.png'}
-    assert set(rows[0]) == {'img_id', 'img_path', 'sample_idx'}
+    assert set(rows[0]) == {'img_id', 'img_path', 'file_name', 'sample_idx'}
 
 
 @pytest.mark.parametrize(

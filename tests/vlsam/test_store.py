@@ -139,11 +139,22 @@ def test_other_settings_are_refused_in_a_sentence(tmp_path):
     assert new.keys() == []
     assert new.failures() == {}
     assert [path.name for path in files(tmp_path)] == ['mine.txt', 'store.json']
+    new.put('a', detections())
     with pytest.raises(VlsamError):
         ResultStore(tmp_path, 'old')
     (tmp_path / 'store.json').write_bytes(b'')
     with pytest.raises(VlsamError, match='has results of other settings'):
         ResultStore(tmp_path, 'new')
+
+
+def test_a_folder_without_results_is_for_the_next_settings(tmp_path):
+    """Whoever mistyped a setting, and so got no result, is not asked to forget any."""
+    ResultStore(tmp_path, 'mistyped').fail('a', 'no such model')
+    store = ResultStore(tmp_path, 'right')
+    assert store.failures() == {}
+    store.put('a', detections())
+    with pytest.raises(VlsamError, match='other settings'):
+        ResultStore(tmp_path, 'mistyped')
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

@@ -1,12 +1,13 @@
 """A video: frames are images, and objects keep their numbers."""
 
+import uuid
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from atss_ext.cli.open_ended.counter import Counter
-from atss_ext.cli.open_ended.job import Job, attempt, export
+from atss_ext.cli.open_ended.job import Job, attempt, export, exporting, key_of
 from atss_ext.visualization.overlay import overlay_frame
 from atss_ext.vlsam.images import frames
 from atss_ext.vlsam.protocols import Image, VlsamError
@@ -23,27 +24,30 @@ def run_video(job: Job, store: ResultStore) -> int:
     Returns:
         how many frames failed.
     """
-    names: list[str] = []
     counter, tracker = Counter(0), Tracker()
+    keys: dict[str, str] = {}
     numbers: dict[str, list[int]] = {}
-    writer = _Writer(job.out / f'{job.source.stem}.mp4') if job.pictures else None
-    try:
-        for frame in frames(job.source, job.every):
-            name = f'{job.source.stem}/{frame.index:08d}'
-            counter.total = frame.total
-            names.append(name)
-            found = attempt(job, store, name, frame.pixels, counter)
-            if found is None:
-                continue
-            numbers[name] = tracker.update(found)
+    video = key_of(job.source, job.source.stem)
+    with exporting(lambda: export(job, store, keys, numbers)):
+        writer = _Writer(job.out / f'{job.source.stem}.mp4') if job.pictures else None
+        try:
+            for frame in frames(job.source, job.every):
+                name = f'{job.source.stem}/{frame.index:08d}'
+                key = f'{video} {frame.index}'
+                counter.total = frame.total
+                found = attempt(job, store, name, key, frame.pixels, counter)
+                picture = frame.pixels  # as it is, where it failed: the video keeps its time
+                if found is not None:
+                    numbers[name], keys[name] = tracker.update(found), key
+                    labels = [f'{label} #{n}' for label, n in zip(found.names, numbers[name], strict=True)]
+                    picture = overlay_frame(picture, found.boxes, labels, found.scores, found.mask)
+                if writer:
+                    writer.add(picture, frame.rate)
             if writer:
-                labels = [f'{label} #{n}' for label, n in zip(found.names, numbers[name], strict=True)]
-                picture = overlay_frame(frame.pixels, found.boxes, labels, found.scores, found.mask)
-                writer.add(picture, frame.rate)
-    finally:  # also of a run that is interrupted
-        if writer:
-            writer.close()
-        export(job, store, names, numbers)
+                writer.finish()
+        finally:
+            if writer:
+                writer.close()
     counter.finish(job.out)
     return counter.failed
 
@@ -57,22 +61,34 @@ class _Writer:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._partial = path.with_name(f'.partial-{path.name}')
+        self._partial = path.with_name(f'.{uuid.uuid4().hex}.mp4')
         self._video: cv2.VideoWriter | None = None
 
     def add(self, image: Image, rate: float) -> None:
-        """The next frame, RGB uint8 [H, W, 3]; all are of one size."""
+        """The next frame, RGB uint8 [H, W, 3]; all are of one size.
+
+        Raises:
+            VlsamError: OpenCV cannot write such a video.
+        """
         if self._video is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             codec = cv2.VideoWriter.fourcc(*'mp4v')
             size = (image.shape[1], image.shape[0])
-            self._video = cv2.VideoWriter(str(self._partial), codec, rate or _FALLBACK_RATE, size)
-            if not self._video.isOpened():
-                raise VlsamError(f'{self.path} cannot be written by OpenCV; give --no-pictures.')
+            video = cv2.VideoWriter(str(self._partial), codec, rate or _FALLBACK_RATE, size)
+            if not video.isOpened():
+                raise VlsamError(f'{self.path} cannot be written by OpenCV; give --no-pictures')
+            self._video = video
         self._video.write(np.ascontiguousarray(image[..., ::-1]))
 
-    def close(self) -> None:
-        """End the video."""
+    def finish(self) -> None:
+        """Put the video at its place."""
         if self._video is not None:
             self._video.release()
+            self._video = None
             self._partial.replace(self.path)
+
+    def close(self) -> None:
+        """Leave nothing of a video that is not whole; an earlier one stays."""
+        if self._video is not None:
+            self._video.release()
+        self._partial.unlink(missing_ok=True)

@@ -93,6 +93,21 @@ def to_yolo_polygons(
     return _write(items, Path(folder), Categories(categories), lines)
 
 
+def check_label_names(file_names: Iterable[str]) -> None:
+    """Refuse images that would share a label file, before anything is spent on them.
+
+    Raises:
+        VlsamError: there are two of them, or a name leaves the folder.
+    """
+    places: dict[PurePath, str] = {}
+    for name in file_names:
+        place = _label_path(name)
+        if places.setdefault(place, name) != name:
+            raise VlsamError(
+                f'{name} and {places[place]} would share the label file {place}; rename one of them'
+            )
+
+
 def _unit(points: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.float64]:
     """Points [..., 2] in pixels as shares of the image, 0..1."""
     height, width = size

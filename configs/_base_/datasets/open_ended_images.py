@@ -3,7 +3,15 @@ test_pipeline = [
     dict(type='atss_ext.ReadUpright'),
     dict(
         type='mmdet.PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'vlsam_error'),
+        meta_keys=(
+            'img_id',
+            'img_path',
+            'file_name',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+            'vlsam_error',
+        ),
     ),
 ]
 test_dataloader = dict(
