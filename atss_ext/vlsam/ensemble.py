@@ -134,7 +134,10 @@ def write_questions(vlm: VisionLanguageModel, image: Image, count: int = 10, see
     )
     answer = vlm.answer([image], [request], [seed])[0]
     questions: dict[str, str] = {}
-    for line in [*answer.text.splitlines(), *DEFAULT_QUESTIONS]:
+    written = answer.text.splitlines()
+    if not answer.finished:
+        written = written[:-1]  # cut off in the middle
+    for line in [*written, *DEFAULT_QUESTIONS]:
         question = _MARKER.sub('', line.strip()).strip(' \t"\'*_`“”')
         if len(question) <= _LONGEST_QUESTION and _ASKS.fullmatch(question) and not question.endswith(':'):
             questions.setdefault(''.join(filter(str.isalnum, question.casefold())), question)

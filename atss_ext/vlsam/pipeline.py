@@ -104,7 +104,7 @@ class Pipeline:
         answers = self.vlm.answer([crop] * count, questions, [self.options.seed] * count)
         embedding = None
         for answer in answers:
-            mentions = find_names(answer.text, self.options.names)
+            mentions = find_names(answer.text, self.options.names, answer.finished)
             if not mentions:
                 continue
             if embedding is None:  # once a view, and only where something was named

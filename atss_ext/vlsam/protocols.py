@@ -69,12 +69,15 @@ class Answer(NamedTuple):
             non-decreasing, and a token without a character of its own has start == end.
         token_ids: the T tokens.
         prompt: whatever the model needs to read its own answer again.
+        finished: False where the model was stopped before it came to an end of its own; the last word may
+            then be a part of one.
     """
 
     text: str
     spans: Sequence[tuple[int, int]]
     token_ids: Sequence[int]
     prompt: Any
+    finished: bool = True
 
 
 class Reading(NamedTuple):

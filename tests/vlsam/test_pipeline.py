@@ -52,6 +52,15 @@ def test_a_planted_map_ends_in_its_mask(flow):
         assert np.array_equal(detections.mask(index), expected)
 
 
+def test_the_name_that_a_cut_answer_breaks_off_in_is_no_object():
+    class Cut(RuleVLM):
+        def _answer(self, image):
+            return super()._answer(image)._replace(finished=False)
+
+    last = 'blue square', *map(float, SCENE['blue square'][0])  # the objects are named from left to right
+    assert found(run(WHOLE, vlm=Cut())) == truth() - {last}
+
+
 def test_corner_views_are_put_back_to_their_places():
     detections = run(PipelineOptions(questions='single'))
     assert truth() <= found(detections)

@@ -149,6 +149,16 @@ def test_an_answer_ends_at_any_of_its_end_tokens():
     assert [a.text for a in answers] == ['aa', '', 'aaaa']
 
 
+def test_an_answer_that_was_cut_says_so():
+    """One batch: ended early, ended with the last token there is room for, and cut before its end."""
+    model, processor = tiny_vlm('llava')
+    word, end = processor.tokenizer.encode('a', add_special_tokens=False)[0], processor.tokenizer.eos_token_id
+    steer(model, [word, end], [word] * 4 + [end], [word] * 5 + [end])
+    answers = TransformersVLM(model, processor, max_new_tokens=5).answer(make_images(), ['?'] * 3, [0] * 3)
+    assert [a.text for a in answers] == ['a', 'aaaa', 'aaaaa']
+    assert [a.finished for a in answers] == [True, True, False]
+
+
 def test_placeholders_are_never_generated():
     """The likeliest token is the image's: it would be taken for a second image, so another is said."""
     for family in FAMILIES:

@@ -28,7 +28,8 @@ def direct_inputs(vlm: TransformersVLM, image: np.ndarray, answer_ids: list[int]
     """Prompt and answer as one sequence, by transformers alone."""
     message = {'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': QUESTION}]}
     text = vlm.processor.apply_chat_template([message], add_generation_prompt=True)
-    inputs = dict(vlm.processor(images=[Image.fromarray(image)], text=[text], return_tensors='pt'))
+    options = vlm.prompts.options  # LLaVA-1.5 is shown the whole image.
+    inputs = dict(vlm.processor(images=[Image.fromarray(image)], text=[text], return_tensors='pt', **options))
     length = inputs['input_ids'].size(1)
     inputs['input_ids'] = torch.cat([inputs['input_ids'], torch.tensor([answer_ids])], 1)
     for name, value in (('attention_mask', 1), ('mm_token_type_ids', 0)):

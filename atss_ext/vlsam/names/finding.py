@@ -1,5 +1,6 @@
 """The names of things in a vision-language model's answer."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -8,6 +9,10 @@ from atss_ext.vlsam.names.phrases import Mention, parse
 from atss_ext.vlsam.protocols import VlsamError
 
 _DUPLICATES = ('separate', 'merge')
+# Behind a name that a text breaks off in: a hyphen, half of a character, the first letter of another word.
+_BROKEN_OFF = re.compile(
+    '[-_\N{HYPHEN}\N{NON-BREAKING HYPHEN}\N{REPLACEMENT CHARACTER}]*[ \t\xa0]*[^\\W\\d_]?'
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class NameOptions:
             raise ValueError(f'ignore must be a list of names, got the string {self.ignore!r}.')
 
 
-def find_names(text: str, options: NameOptions | None = None) -> list[Mention]:
+def find_names(text: str, options: NameOptions | None = None, finished: bool = True) -> list[Mention]:
     """The things a text names.
 
     One grammar of English noun phrases reads lists with commas, bullets or numbers, JSON and sentences:
@@ -69,6 +74,8 @@ def find_names(text: str, options: NameOptions | None = None) -> list[Mention]:
     Args:
         text: the answer; may be empty.
         options: default :class:`NameOptions`.
+        finished: whether the text ends where its author ended it. One that was cut ("a dog, a red bicy")
+            may break off in a name, so a name that reaches its end is left out.
 
     Returns:
         mentions in the order of the text; none is a fine answer.
@@ -85,6 +92,8 @@ def find_names(text: str, options: NameOptions | None = None) -> list[Mention]:
     found: list[Mention] = []
     counts: Counter[str] = Counter()
     for mention in mentions:
+        if not finished and _BROKEN_OFF.fullmatch(text, mention.end):
+            continue
         if counts[mention.name] >= limit or _is_ignored(mention.name, options.ignore):
             continue
         counts[mention.name] += 1

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from atss_ext.vlsam.protocols import Image, VlsamError
 from atss_ext.vlsam.vlm.families import Preprocessed, family_of, token_grids
+from atss_ext.vlsam.vlm.image_cache import ImageCache
+from atss_ext.vlsam.vlm.image_options import check_options, default_options
 
 # Processors scale the short side up or the long side down; beyond this an image becomes huge or a line.
 MAX_ASPECT = 200
@@ -55,12 +57,13 @@ class PromptBuilder:
         self.config = config
         self.processor = processor
         self.family = family_of(config)
-        self.options = _whole_image(self.family.name, processor, image_options) | dict(image_options)
+        self.options = default_options(self.family.name, processor, image_options) | dict(image_options)
         self.template = template
         if template is None and not getattr(processor, 'chat_template', None):
             self.template = self.family.prompt
         _check_processor(self.family.name, config, processor)
-        _check_options(processor.image_processor, self.options)
+        check_options(processor.image_processor, self.options)
+        self._cache = ImageCache()
 
     def prompt(self, image: Image, question: str) -> Prompt:
         """Put a question about an image into the model's words.
@@ -90,7 +93,7 @@ class PromptBuilder:
         return Prompt(image, text)
 
     def preprocess(self, prompt: Prompt) -> Preprocessed:
-        """Run the processor.
+        """Run the processor; its work on the pixels of the last image is kept for the next prompt about it.
 
         Raises:
             VlsamError: the processor cannot take the image, or its tokens are not as many as the model's.
@@ -100,7 +103,7 @@ class PromptBuilder:
         bos = self.processor.tokenizer.bos_token
         image = _enlarge(prompt.image)
         try:
-            inputs = self.processor(
+            inputs = self._cache.attach(self.processor, image)(
                 images=[PillowImage.fromarray(image)],
                 text=[prompt.text],
                 return_tensors='pt',
@@ -209,32 +212,6 @@ def _check_processor(family: str, config: Any, processor: Any) -> None:
             f'{processor.image_token!r} is token {found} of the processor; give the processor of the same '
             'model.'
         )
-
-
-def _whole_image(family: str, processor: Any, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that squeeze the whole image into LLaVA-1.5's square; its processor would cut the ends off.
-
-    What nobody sees nobody names. The paper's own model takes squeezed images as well.
-    """
-    image_processor: Any = getattr(processor, 'image_processor', None)
-    keys = ('size', 'crop_size', 'do_center_crop', 'do_pad')
-    crops = getattr(image_processor, 'do_center_crop', False)
-    pads = getattr(image_processor, 'do_pad', False) and hasattr(image_processor, 'pad_to_square')
-    if family != 'LLaVA-1.5' or not crops or pads or any(key in chosen for key in keys):
-        return {}
-    size = image_processor.crop_size
-    return {'size': {key: int(size[key]) for key in ('height', 'width')}, 'do_center_crop': False}
-
-
-def _check_options(image_processor: Any, options: Mapping[str, Any]) -> None:
-    """Refuse options that would be ignored silently."""
-    known = getattr(getattr(image_processor, 'valid_kwargs', None), '__annotations__', {})
-    for name in options:
-        if name not in known and not hasattr(image_processor, name):
-            raise ValueError(
-                f'image_options holds {name!r}, which {type(image_processor).__name__} does not have; it has '
-                f'{", ".join(sorted(known))}.'
-            )
 
 
 def _first_line(error: BaseException) -> str:

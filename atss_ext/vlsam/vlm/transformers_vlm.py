@@ -40,7 +40,7 @@ class TransformersVLM:
         device: 'auto' is a GPU where there is one, or where a built model is.
         dtype: of the weights, such as 'bfloat16'; 'auto' is the checkpoint's on a GPU, float32 on a CPU, and
             leaves a built model as it is.
-        max_new_tokens: an answer ends after so many at the latest.
+        max_new_tokens: an answer ends after so many at the latest; the name it is cut off in is no object's.
         temperature: of sampling; 0 takes the likeliest token always.
         top_p: of sampling, in (0, 1].
         batch_size: so many questions are answered at once.
@@ -49,7 +49,9 @@ class TransformersVLM:
             {'shortest_edge': 3136, 'longest_edge': 802816}}`` (Qwen) or ``{'do_image_splitting': False}``
             (SmolVLM): fewer tokens take less time and memory. LLaVA-1.5 is shown the whole image, squeezed
             into its square; with ``{'do_center_crop': True}`` its processor cuts the ends off, as it does by
-            itself.
+            itself. Qwen-VL takes 1280 tokens an image at most (a ``longest_edge`` of 1280 x 28 x 28 pixels,
+            Qwen3-VL 1280 x 32 x 32; a smaller limit of the checkpoint stays), where published checkpoints
+            allow 16384; a ``size`` of your own replaces that.
         offload: keep queries and keys in main memory.
         revision: of a model of the hub.
         local_files_only: never ask the network.
@@ -111,7 +113,8 @@ class TransformersVLM:
                 the length of other prompts in its batch can change).
 
         Returns:
-            B answers. ``token_ids`` end with the end token where one was generated.
+            B answers. ``token_ids`` end with the end token where one was generated; where none was, the
+            answer was cut at ``max_new_tokens`` and is not ``finished``.
 
         Raises:
             ValueError: B differs.
@@ -200,9 +203,10 @@ class TransformersVLM:
 
     def _answer(self, prompt: Prompt, token_ids: list[int], ends: list[int]) -> Answer:
         """An answer of generated tokens, which end at their end token; padding follows it."""
-        stop = next((index + 1 for index, token in enumerate(token_ids) if token in ends), len(token_ids))
-        text, spans = decode(self.processor.tokenizer, token_ids[:stop])
-        return Answer(text, spans, token_ids[:stop], prompt)
+        end = next((index for index, token in enumerate(token_ids) if token in ends), None)
+        spoken = token_ids if end is None else token_ids[: end + 1]
+        text, spans = decode(self.processor.tokenizer, spoken)
+        return Answer(text, spans, spoken, prompt, finished=end is not None)
 
     def _last_logits(self, inputs: Mapping[str, Tensor], count: int) -> Tensor:
         """Logits [count, V] of the last tokens of one sequence, in one pass."""
