@@ -1,10 +1,11 @@
-"""Detections written as COCO results."""
+"""Detections written to files: as COCO results, or as mmdet's own tools read them."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmdet.evaluation import DumpDetResults
 from mmdet.structures.mask import encode_mask_results
 from mmengine.evaluator import BaseMetric
 
@@ -38,6 +39,26 @@ class DumpCocoResults(BaseMetric):
         return {}
 
 
+class DumpDetections(DumpDetResults):
+    """mmdet's pickle file, also of a model whose masks are run lengths already.
+
+    A mask is written as mmdet writes those it encodes: ``{'size': [H, W], 'counts': bytes}``. Whatever else
+    a model says of its instances (``names``) is kept.
+    """
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Take the detections of a batch."""
+        for sample in data_samples:
+            instances = sample.get('pred_instances', {})
+            masks = instances.get('masks')
+            if not isinstance(masks, list):
+                super().process(data_batch, [sample])
+                continue
+            others = {name: value for name, value in instances.items() if name != 'masks'}
+            super().process(data_batch, [{**sample, 'pred_instances': others}])
+            self.results[-1]['pred_instances']['masks'] = [_as_encoded(mask) for mask in masks]
+
+
 def coco_results(image_id: Any, detections: Any, category_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Return the COCO results of one image.
 
@@ -69,3 +90,9 @@ def _run_lengths(masks: Any) -> list[dict[str, Any]]:
         {**mask, 'counts': mask['counts'].decode() if isinstance(mask['counts'], bytes) else mask['counts']}
         for mask in encoded
     ]
+
+
+def _as_encoded(mask: dict[str, Any]) -> dict[str, Any]:
+    """Run lengths as pycocotools' ``encode`` returns them."""
+    counts = mask['counts']
+    return {'size': list(mask['size']), 'counts': counts.encode() if isinstance(counts, str) else counts}

@@ -135,6 +135,15 @@ def test_questions_are_read_from_lines_and_filled_up():
     assert write_questions(vlm, IMAGE, count=2) == own[:2]
 
 
+def test_a_question_that_was_cut_off_is_none():
+    class Hurried(Writer):
+        def answer(self, images, questions, seeds):
+            return [answer._replace(finished=False) for answer in super().answer(images, questions, seeds)]
+
+    found = write_questions(Hurried('What is here?\nList all the ob'), IMAGE, count=2)
+    assert found == ['What is here?', DEFAULT_QUESTIONS[0]]
+
+
 @pytest.mark.parametrize('text', ['', 'dog, cat, tree', '\n\n\n', '!!! 1. 2. 3.', 'x' * 100_000])
 def test_a_vlm_that_writes_no_questions(text):
     assert write_questions(Writer(text), IMAGE) == list(DEFAULT_QUESTIONS)

@@ -123,17 +123,20 @@ def attempt(
     try:
         loaded = read_image(source, max_side=job.steps.max_side)
     except VlsamError as error:
-        return _fail(store, name, key, str(error), counter)
+        _fail(store, name, key, str(error), counter)
+        return None
     pipeline = job.pipeline  # models that cannot be loaded end the run; images are looked at before
     started = time.monotonic()
     try:
         found = to_original(pipeline.detect(loaded.pixels), loaded)
     except VlsamError as error:
-        return _fail(store, name, key, str(error), counter)
+        _fail(store, name, key, str(error), counter)
+        return None
     except Exception as error:  # one image must not end a run of hours
         with open(job.out / 'errors.log', 'a', encoding='utf-8') as log:
             log.write(f'{name}\n{traceback.format_exc()}\n')
-        return _fail(store, name, key, f'{type(error).__name__}: {first_line(error)}', counter)
+        _fail(store, name, key, f'{type(error).__name__}: {first_line(error)}', counter)
+        return None
     store.put(key, found)
     counter.done(name, found, time.monotonic() - started)
     return found
