@@ -7,8 +7,10 @@ from atss_ext.ops import native, reference
 from atss_ext.ops.reference import AttentionProducts, without_gradient
 
 _OP = 'atss_ext::attention_products'
+# A library built before the op came has none.
+_KNOWN = native.available() and hasattr(torch.ops.atss_ext, 'attention_products')
 # On a GPU PyTorch's own products of matrices serve as well; and one compiler builds no kernel.
-_HAS_KERNEL = native.available() and torch._C._dispatch_has_kernel_for_dispatch_key(_OP, 'CPU')
+_HAS_KERNEL = _KNOWN and torch._C._dispatch_has_kernel_for_dispatch_key(_OP, 'CPU')
 
 
 def attention_products(rows: Tensor, query: Tensor, key: Tensor, scale: float) -> AttentionProducts:
@@ -56,5 +58,5 @@ def _fake(rows: Tensor, query: Tensor, key: Tensor, scale: float) -> tuple[Tenso
     return products, rows.new_empty(heads, dtype=torch.float32)
 
 
-if native.available():
+if _KNOWN:
     torch.library.register_fake(_OP, _fake)

@@ -127,7 +127,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
             axes.set(xscale='log', yscale='log', ylabel=label)
             axes.grid(which='both', alpha=0.2)
         ticks = [one[key] for one in some]
-        grid[1, column].set_xticks(ticks, [f'{tick:,}' for tick in ticks])
+        grid[1, column].set_xticks(ticks, [f'{tick:,}' for tick in ticks], rotation=45)
         grid[1, column].tick_params(axis='x', which='minor', labelbottom=False)
         grid[1, column].set(xlabel=f'{key}, log scale')
         grid[0, column].set(title=f'{some[0][fixed]:,} {fixed}')
