@@ -10,7 +10,6 @@ from typing import Any
 import atss_ext.cli  # noqa: F401
 
 # isort: split
-from mmdet.evaluation import DumpDetResults
 from mmdet.registry import MODELS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
@@ -19,7 +18,7 @@ from mmengine.runner import Runner
 
 from atss_ext.cli import UserError, base_parser, build_runner, load_config, note, run_tool
 from atss_ext.cli.preflight import check_data, iter_leaves
-from atss_ext.cli.results import DumpCocoResults
+from atss_ext.cli.results import DumpCocoResults, DumpDetections
 from atss_ext.cli.runner import require, require_checkpoint
 from atss_ext.vlsam.image_list import ImageList
 
@@ -58,10 +57,8 @@ def use_checkpoint(cfg: Config, path: str | None) -> None:
     Raises:
         UserError: it is missing.
     """
-    init_default_scope(cfg.get('default_scope') or 'mmdet')
     kind = cfg.model.get('type')
-    model = MODELS.get(kind) if isinstance(kind, str) else kind
-    own = getattr(model, 'has_own_weights', False)
+    own = getattr(model_class(cfg), 'has_own_weights', False)
     path = None if path == 'none' else path
     cfg.resume = False
     cfg.load_from = None if own else path
@@ -73,6 +70,13 @@ def use_checkpoint(cfg: Config, path: str | None) -> None:
         )
     if cfg.load_from:
         require_checkpoint(cfg.load_from)
+
+
+def model_class(cfg: Config) -> Any:
+    """Return the class of the config's model, or None."""
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    kind = cfg.model.get('type')
+    return MODELS.get(kind) if isinstance(kind, str) else kind
 
 
 def show_detections(cfg: Config, args: argparse.Namespace) -> None:
@@ -96,7 +100,16 @@ def show_detections(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def use_tta(cfg: Config) -> None:
-    """Wrap the model for test-time augmentation; by default each image is seen flipped too."""
+    """Wrap the model for test-time augmentation; by default each image is seen flipped too.
+
+    Raises:
+        UserError: the model cannot be wrapped.
+    """
+    if not getattr(model_class(cfg), 'takes_augmented_views', True):
+        raise UserError(
+            f'--tta: {cfg.model.type} takes images as they are and merges views of its own (corners=True); '
+            'leave --tta away'
+        )
     # The datasets inside wrappers are those whose pipelines load images.
     datasets = list(iter_leaves(cfg.test_dataloader.dataset))
     if 'tta_model' not in cfg:
@@ -121,7 +134,7 @@ def add_output(runner: Runner, path: str) -> None:
         UserError: JSON for a dataset without COCO category ids.
     """
     if path.endswith(PICKLES):
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=path))
+        runner.test_evaluator.metrics.append(DumpDetections(out_file_path=path))
         return
     evaluator = runner.test_evaluator
     dataset = runner.test_dataloader.dataset

@@ -1,9 +1,8 @@
 """VL-SAM as an mmdet detector: tested by mmdet's Runner, configured like any other model."""
 
-import hashlib
 import logging
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,9 @@ from torch import Tensor, nn
 
 from atss_ext.registry import MODELS
 from atss_ext.vlsam.detections import Detections
+from atss_ext.vlsam.fingerprints import fingerprint
 from atss_ext.vlsam.images import LoadedImage, to_original
+from atss_ext.vlsam.loading import places_itself
 from atss_ext.vlsam.options import PipelineOptions
 from atss_ext.vlsam.pipeline import Pipeline
 from atss_ext.vlsam.protocols import Image, Segmenter, VisionLanguageModel, VlsamError
@@ -39,20 +40,25 @@ class VLSAM(BaseDetector):
 
     Args:
         vlm: config of the vision-language model (``TransformersVLM`` or one's own), or one that is built.
-        segmenter: config of the segmenter (``TransformersSegmenter``, ``PredictorSegmenter`` or one's own).
+            One whose config names a ``device``, or a ``device_map`` in its ``load_options``, stays there;
+            all others move with this model.
+        segmenter: config of the segmenter (``TransformersSegmenter``, ``PredictorSegmenter`` or one's own),
+            as above.
         store: a folder in which each image's result is kept as soon as it is there; a run that was ended
-            early goes on from them. None keeps nothing.
+            early goes on from them. Both models are given by config then. None keeps nothing.
         data_preprocessor: mmengine's; by default images are only moved to the device.
         init_cfg: must be None; the weights are those of the two models.
         **settings: of the steps, see :class:`options.PipelineOptions`; groups are mappings.
 
     Raises:
-        ValueError: a setting is unknown or out of range.
+        ValueError: a setting is unknown or out of range, or ``store`` is given with a model that is built.
         VlsamError: a model cannot be loaded, or ``store`` holds results of other settings.
     """
 
     # tools/test.py asks for a checkpoint otherwise.
     has_own_weights = True
+    # It refuses --tta by this.
+    takes_augmented_views = False
 
     def __init__(
         self,
@@ -66,18 +72,20 @@ class VLSAM(BaseDetector):
         if init_cfg is not None:
             raise ValueError('init_cfg must be None: VLSAM loads its weights by the names of its two models.')
         super().__init__(data_preprocessor=data_preprocessor or {'type': 'mmengine.BaseDataPreprocessor'})
+        # Whatever can be refused is refused before gigabytes are loaded.
         options = PipelineOptions.from_mapping(settings)
+        self.store = ResultStore(store, fingerprint(vlm, segmenter, options)) if store else None
+        self._moves = {'vlm': not places_itself(vlm), 'segmenter': not places_itself(segmenter)}
         # Not submodules: their weights are no part of a checkpoint of this model.
         self.pipeline = Pipeline(_build(vlm), _build(segmenter), options)
-        self.store = ResultStore(store, fingerprint(vlm, segmenter, options)) if store else None
 
     def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
-        """Move the two models along; every way to move a module ends here."""
+        """Move the two models along; every way to move a module, or to cast it, ends here."""
         module = super()._apply(fn, recurse)
-        device = fn(torch.zeros(())).device
-        for part in (self.pipeline.vlm, self.pipeline.segmenter):
-            move = getattr(part, 'to', None)
-            if callable(move):
+        device = _asked_device(fn)
+        for name, moves in self._moves.items():
+            move = getattr(getattr(self.pipeline, name), 'to', None)
+            if device is not None and moves and callable(move):
                 move(device)
         return module
 
@@ -141,15 +149,6 @@ class VLSAM(BaseDetector):
         return self.extract_feat()
 
 
-def fingerprint(vlm: Any, segmenter: Any, options: PipelineOptions) -> str:
-    """What results depend on, in a few words that can be compared: a store holds results of one of them."""
-    parts = [
-        dict(sorted(part.items())) if isinstance(part, Mapping) else type(part).__qualname__
-        for part in (vlm, segmenter)
-    ]
-    return hashlib.sha256(repr([*parts, options]).encode()).hexdigest()
-
-
 def to_instances(found: Detections, device: torch.device | str = 'cpu') -> InstanceData:
     """Detections as mmdet's metrics take them."""
     return InstanceData(
@@ -159,6 +158,21 @@ def to_instances(found: Detections, device: torch.device | str = 'cpu') -> Insta
         names=list(found.names),
         masks=list(found.run_lengths),
     )
+
+
+def _asked_device(fn: Callable[[Tensor], Tensor]) -> torch.device | None:
+    """Where a function of ``nn.Module._apply`` puts tensors; None where it leaves them, as casts do."""
+    device = fn(torch.zeros(())).device
+    if device.type != 'cpu':
+        return device
+    # A probe on the CPU stays there either way; one that is nowhere cannot be copied to the CPU.
+    try:
+        moved = fn(torch.zeros((), device='meta')).device != torch.device('meta')
+    except NotImplementedError:
+        moved = True
+    except RuntimeError:  # share_memory_ knows the CPU alone
+        moved = False
+    return device if moved else None
 
 
 def _build(part: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -13,11 +14,15 @@ import pytest
 import rule_models  # noqa: F401 - registers the stand-ins
 import torch
 from mmdet.structures import DetDataSample
+from mmdet.structures.mask import encode_mask_results
 from mmengine.registry import init_default_scope
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
-from rule_vlm import draw
+from rule_segmenter import RuleSegmenter
+from rule_vlm import RuleVLM, draw
+from torch import nn
 
+from atss_ext.cli.results import DumpDetections
 from atss_ext.registry import MODELS
 from atss_ext.vlsam import VlsamError
 from atss_ext.vlsam.detector import to_instances
@@ -191,17 +196,58 @@ def test_what_mmdet_expects_of_a_trained_model_is_refused():
         build(theshold=1)
 
 
+@MODELS.register_module(force=True)
+class MovedVLM(RuleVLM):
+    """Notes where it is moved."""
+
+    def __init__(self, device='auto', load_options=None):
+        super().__init__()
+        self.moves = []
+
+    def to(self, device):
+        self.moves.append(device)
+
+
+@MODELS.register_module(force=True)
+class MovedSegmenter(RuleSegmenter):
+    """Likewise."""
+
+    def __init__(self, device='auto'):
+        super().__init__()
+        self.moves = []
+
+    def to(self, device):
+        self.moves.append(device)
+
+
 def test_moving_the_model_moves_both_parts():
-    class Moved:
-        device = None
-
-        def to(self, device):
-            self.device = device
-
-    model = build()
-    model.pipeline.vlm, model.pipeline.segmenter = Moved(), Moved()
+    model = build(vlm={'type': 'atss_ext.MovedVLM'}, segmenter=MovedSegmenter())
+    moves = [model.pipeline.vlm.moves, model.pipeline.segmenter.moves]
     model.to('meta')
-    assert model.pipeline.vlm.device == model.pipeline.segmenter.device == torch.device('meta')
+    assert moves == [[torch.device('meta')]] * 2
+    nn.ModuleDict({'wrapped': model}).cpu()
+    model.to('cpu')
+    model.to_empty(device='cpu')
+    assert moves == [[torch.device('meta'), *[torch.device('cpu')] * 3]] * 2
+
+
+def test_casting_the_model_moves_nothing():
+    model = build(vlm={'type': 'atss_ext.MovedVLM'})
+    for cast in (model.half, model.float, model.double, model.bfloat16, model.share_memory):
+        cast()
+    model.to(torch.float16)
+    assert model.pipeline.vlm.moves == []
+    model.to('cpu', torch.float16)
+    assert model.pipeline.vlm.moves == [torch.device('cpu')]
+
+
+@pytest.mark.parametrize('own', [{'device': 'cuda:1'}, {'load_options': {'device_map': 'auto'}}])
+def test_a_part_that_names_its_device_stays_there(own):
+    segmenter = {'type': 'atss_ext.MovedSegmenter', 'device': 'auto'}
+    model = build(vlm={'type': 'atss_ext.MovedVLM', **own}, segmenter=segmenter)
+    model.to('meta')
+    assert model.pipeline.vlm.moves == []
+    assert model.pipeline.segmenter.moves == [torch.device('meta')]
 
 
 def test_the_test_tool_runs_over_a_folder_and_says_what_it_found(folder):
@@ -213,6 +259,51 @@ def test_the_test_tool_runs_over_a_folder_and_says_what_it_found(folder):
     assert len(rows) == 9
     assert {row['name'] for row in rows} == {'red square', 'green square', 'blue square'}
     assert len(list(folder.glob('work_dirs/rule/*/pictures/*.png'))) == 5
+
+
+def test_the_test_tool_writes_what_mmdets_own_tools_read(folder):
+    run(folder, '--out', 'results.pkl')
+    with open(folder / 'results.pkl', 'rb') as file:
+        results = pickle.load(file)  # noqa: S301 - written just now
+    boxes = {}
+    for sample in results:
+        rows = sample['pred_instances']
+        assert rows['labels'].tolist() == [0] * len(rows['names'])
+        boxes[Path(sample['img_path']).name] = set()
+        for name, box, mask in zip(rows['names'], rows['bboxes'].tolist(), rows['masks'], strict=True):
+            x1, y1, x2, y2 = map(int, box)
+            expected = np.zeros(SIZE, np.uint8)
+            expected[y1:y2, x1:x2] = 1
+            # What mmdet makes of the same mask.
+            assert [mask] == encode_mask_results(expected[None])
+            boxes[Path(sample['img_path']).name].add((name, x1, y1, x2 - x1, y2 - y1))
+    assert boxes == truth()
+
+
+def test_run_lengths_of_text_become_mmdets_and_masks_of_pixels_still_do():
+    masks = torch.zeros(2, 4, 6, dtype=torch.bool)
+    masks[0, 1:3, 2:5] = True
+    encoded = encode_mask_results(masks.numpy())
+    text = [{**mask, 'counts': mask['counts'].decode()} for mask in encoded]
+    metric = DumpDetections('x.pkl')
+    for given in (masks, encoded, text):
+        sample = {'img_id': 7, 'pred_instances': {'masks': given, 'names': ['a', 'b']}, 'gt_instances': {}}
+        metric.process({}, [sample, {'img_id': 8}])
+        assert sample['pred_instances']['masks'] is given or given is masks
+    expected = {'img_id': 7, 'pred_instances': {'masks': encoded, 'names': ['a', 'b']}}
+    assert metric.results == [expected, {'img_id': 8}] * 3
+
+
+def test_test_time_augmentation_is_refused_in_a_sentence(folder):
+    text = (folder / 'rule.py').read_text().replace('atss_ext.RuleVLM', 'atss_ext.NoSuchVLM')
+    (folder / 'rule.py').write_text(text)
+    words, options = command(folder, '--tta')
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280, check=False, **options)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        'error: --tta: atss_ext.VLSAM takes images as they are and merges views of its own (corners=True); '
+        'leave --tta away'
+    )
 
 
 def test_two_processes_with_uneven_shares_give_what_one_gives(folder):
