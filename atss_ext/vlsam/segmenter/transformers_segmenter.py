@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atss_ext.vlsam.hub import check_options
 from atss_ext.vlsam.protocols import Embedding, Image, Segmentation
 from atss_ext.vlsam.segmenter import families, loading
 from atss_ext.vlsam.segmenter.batches import Prompts, check_image, check_prompts, decode_in_parts
@@ -54,7 +55,7 @@ class TransformersSegmenter:
         if objects_per_call < 1:
             raise ValueError(f'objects_per_call is {objects_per_call}; a call takes at least 1.')
         options = dict(load_options or {})
-        loading.check_options(options)
+        check_options(options)
         dtype = loading.find_dtype(dtype)
         if isinstance(model, str | os.PathLike):
             source = {'revision': revision or 'main', 'local_files_only': local_files_only}

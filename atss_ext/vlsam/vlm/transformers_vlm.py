@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from atss_ext.vlsam.hub import require_transformers
 from atss_ext.vlsam.protocols import Answer, Image, Reading, VlsamError
 from atss_ext.vlsam.vlm import loading
 from atss_ext.vlsam.vlm.capture import capturing
 from atss_ext.vlsam.vlm.decoding import decode
 from atss_ext.vlsam.vlm.families import token_grids
-from atss_ext.vlsam.vlm.imports import require_transformers
 from atss_ext.vlsam.vlm.inputs import Prompt, PromptBuilder, append_tokens, collate
 from atss_ext.vlsam.vlm.sampling import SeededSampler
 
@@ -81,7 +81,7 @@ class TransformersVLM:
         load_options: Mapping[str, Any] | None = None,
     ) -> None:
         _check_sampling(max_new_tokens, temperature, top_p, batch_size)
-        require_transformers()
+        require_transformers('TransformersVLM')
         source = {'revision': revision or 'main', 'local_files_only': local_files_only}
         if isinstance(model, str | os.PathLike):
             self.model, self.processor = _load(model, processor, source, device, dtype, load_options or {})
