@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from atss_ext.registry import MODELS
 from atss_ext.vlsam.detections import Detections
+from atss_ext.vlsam.devices import places_itself
 from atss_ext.vlsam.fingerprints import fingerprint
 from atss_ext.vlsam.images import LoadedImage, to_original
-from atss_ext.vlsam.loading import places_itself
 from atss_ext.vlsam.options import PipelineOptions
 from atss_ext.vlsam.pipeline import Pipeline
 from atss_ext.vlsam.protocols import Image, Segmenter, VisionLanguageModel, VlsamError
