@@ -194,15 +194,17 @@ def test_other_objects_round_otherwise_at_most(monkeypatch):
 
 @pytest.mark.parametrize('heads', [1, 3, 5, 99])
 def test_how_many_heads_a_block_has_does_not_matter(route, heads, monkeypatch):
-    layers = [*make_layers(2), *as_probabilities(make_layers(1))]
-    weights = mixed_weights(61)
-    expected = attention_rows(layers, weights)
+    layers, weights = make_layers(2), mixed_weights(61)
+    mixed = [*layers, *as_probabilities(make_layers(1))]
+    expected, expected_mixed = attention_rows(layers, weights), attention_rows(mixed, weights)
     monkeypatch.setattr('atss_ext.vlsam.attention_blocks._heads_at_once', lambda *_: heads)
     ours = attention_rows(layers, weights)
     if route == 'native':
         assert torch.equal(ours, expected)
     else:  # PyTorch may multiply another number of matrices in another way
         assert_near(ours, expected, 1e-6)
+    # Ready-made probabilities are PyTorch's to multiply on either route.
+    assert_near(attention_rows(mixed, weights), expected_mixed, 1e-6)
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])

@@ -134,6 +134,8 @@ class Training:
         else:
             output = inner(input_ids=batch.tokens, pixel_values=batch.pixels, use_cache=False)
             features = output.image_hidden_states
+            if not isinstance(features, Tensor):  # one an image, in some releases of transformers
+                features = torch.stack(tuple(features))
             told = batch.targets != IGNORED
             logits = self.model.lm_head(output.last_hidden_state[told])
             losses = {'words': functional.cross_entropy(logits, batch.targets[told])}
