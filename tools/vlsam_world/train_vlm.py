@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scene_cache import Scenes, cached_scenes
 from torch import Tensor, nn
 from torch.nn import functional
 from vlm_batches import IGNORED, Batch, Batches
-from vlm_cache import Scenes, cached_scenes
 from vlm_model import WIDTH, PatchHeads, build_model
 from vlm_scoring import answers, score_names, split_names
 
@@ -44,17 +44,19 @@ class Recipe:
         decay: AdamW's weight decay, of matrices only.
         patch_weight: of the patches' loss beside the sentence's.
         scenes: different ones, each also mirrored.
+        parts: share of enlarged parts of scenes among the pictures, as the multi-scale ensemble shows them.
         patch: side of an image token, pixels.
         seed: of the weights and of the choice of scenes.
     """
 
-    steps: int = 7000
+    steps: int = 8000
     eyes: float = 0.2
     batch: int = 32
     rate: float = 2e-3
     decay: float = 0.05
     patch_weight: float = 0.3
     scenes: int = 40000
+    parts: float = 0.35
     patch: int = 8
     seed: int = 0
 
@@ -63,8 +65,9 @@ class Recipe:
         for name in ('steps', 'batch', 'scenes', 'patch'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name} must be at least 1, but is {getattr(self, name)}.')
-        if not 0 <= self.eyes <= 1:
-            raise ValueError(f'eyes must be from 0 to 1, but is {self.eyes}.')
+        for name in ('eyes', 'parts'):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f'{name} must be from 0 to 1, but is {getattr(self, name)}.')
 
 
 class Training:
@@ -81,7 +84,7 @@ class Training:
         torch.manual_seed(recipe.seed)
         self.model = build_model(len(self.processor.tokenizer), SPEC.width, recipe.patch)
         self.heads = PatchHeads(WIDTH, len(SPEC.category_names), SPEC.max_objects)
-        self.batches = Batches(scenes, self.processor, recipe.seed, recipe.batch)
+        self.batches = Batches(scenes, self.processor, recipe.seed, recipe.batch, recipe.patch, recipe.parts)
         self.optimizer = torch.optim.AdamW(self._groups(), lr=recipe.rate, betas=(0.9, 0.98))
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -246,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ValueError as error:
         raise UserError(str(error)) from None
     started = time.monotonic()
-    scenes = cached_scenes(args.cache, recipe.scenes, recipe.patch, args.workers, progress=_drawing)
+    scenes = cached_scenes(args.cache, recipe.scenes, args.workers, progress=_drawing)
     training = Training(recipe, scenes)
     if training.resume(args.out):
         print(f'going on from step {training.step}', flush=True)

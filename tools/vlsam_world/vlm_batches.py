@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scene_cache import Scenes
+from scene_views import SceneView, part_view, patch_owners, whole_view
 from torch import Tensor
-from vlm_cache import Scenes
 
 from atss_ext.vlsam.world.processor import conversation
 from atss_ext.vlsam.world.scenes import QUESTIONS, SPEC, reading_order, sentence
@@ -42,6 +43,8 @@ class Batches:
         processor: of the model.
         seed: of the choice.
         size: B.
+        patch: side of a patch, pixels.
+        parts: share of enlarged parts of scenes among the pictures.
         names: category names; id 1 first.
     """
 
@@ -51,9 +54,12 @@ class Batches:
         processor: Any,
         seed: int,
         size: int,
+        patch: int,
+        parts: float = 0.0,
         names: Sequence[str] = SPEC.category_names,
     ) -> None:
         self.scenes, self.seed, self.size, self.names = scenes, seed, size, names
+        self.patch, self.parts = patch, parts
         self.tokenizer = processor.tokenizer
         blank = np.zeros(scenes.images.shape[1:], np.uint8)
         self.prompts = [
@@ -71,27 +77,24 @@ class Batches:
         """The batch of a step."""
         rng = np.random.default_rng([self.seed, step])
         chosen = np.sort(rng.integers(0, len(self.scenes.images), self.size))
-        mirrored = rng.random(self.size) < 0.5
         images, sequences, grids = [], [], []
-        for index, mirror in zip(chosen.tolist(), mirrored.tolist(), strict=True):
-            image, owners, ids, order = self._scene(index, mirror)
-            images.append(image)
-            grids.append(_label_patches(owners, ids, order))
-            sequences.append((self._prompt(rng), self._answer(ids[order])))
+        for index in chosen.tolist():
+            view = self._view(index, rng)
+            order = reading_order(view.boxes)
+            images.append(view.image)
+            grids.append(_label_patches(patch_owners(view, self.patch), view.categories, order))
+            sequences.append((self._prompt(rng), self._answer(view.categories[order])))
         pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
         categories, orders = torch.from_numpy(np.stack(grids)).unbind(1)
         return Batch(pixels.contiguous(), *self._pack(sequences), categories, orders)
 
-    def _scene(self, index: int, mirror: bool) -> tuple[Any, Any, Any, Any]:
-        number = int((self.scenes.categories[index] > 0).sum())
-        image, owners = self.scenes.images[index], self.scenes.owners[index]
-        boxes, ids = self.scenes.boxes[index, :number], self.scenes.categories[index, :number]
-        if mirror:
-            image, owners = image[:, ::-1], owners[:, ::-1]
-            boxes = np.stack(
-                [image.shape[1] - boxes[:, 2], boxes[:, 1], image.shape[1] - boxes[:, 0], boxes[:, 3]], 1
-            )
-        return image, owners, ids, reading_order(boxes)
+    def _view(self, index: int, rng: np.random.Generator) -> SceneView:
+        mirror, part = rng.random(2) < (0.5, self.parts)
+        view = whole_view(*(values[index] for values in self.scenes), mirror=bool(mirror))
+        if part:
+            height, width = view.owners.shape
+            view = part_view(view, int(rng.integers(width // 2 + 1)), int(rng.integers(height // 2 + 1)))
+        return view
 
     def _prompt(self, rng: np.random.Generator) -> list[int]:
         tokens = np.array(self.prompts[rng.integers(len(self.prompts))])

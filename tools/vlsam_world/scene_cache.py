@@ -16,53 +16,24 @@ from atss_ext.datasets.shapes import Scene, ShapesSpec
 from atss_ext.datasets.shapes_coco import GENERATOR_VERSION
 from atss_ext.vlsam.world.scenes import SEED, SPEC, scene_of
 
-UNSURE = 255
-# A patch belongs to an object from this share on, and to none below that one.
-_OBJECT, _EMPTY = 0.5, 0.15
-
 
 class Scenes(NamedTuple):
-    """N scenes of at most M objects; objects that a scene lacks have category 0.
+    """N scenes of at most M objects.
 
     Attributes:
         images: uint8 [N, H, W, 3].
-        owners: uint8 [N, R, C], which object a patch belongs to, counted from 1; 0 none, 255 unsure.
-        boxes: float32 xyxy [N, M, 4], pixels.
-        categories: uint8 [N, M], from 1.
+        owners: uint8 [N, H, W], the object that each pixel shows, counted from 1; 0 none.
+        categories: uint8 [N, M], from 1; 0 for objects that a scene lacks.
     """
 
     images: NDArray[np.uint8]
     owners: NDArray[np.uint8]
-    boxes: NDArray[np.float32]
     categories: NDArray[np.uint8]
-
-
-def patch_owners(scene: Scene, patch: int) -> NDArray[np.uint8]:
-    """Which object each ``patch`` x ``patch`` pixels of a scene belong to.
-
-    Returns:
-        uint8 [H / patch, W / patch], as in :class:`Scenes`; every object owns a patch at least, unless
-        another has a greater share of it.
-    """
-    height, width = scene.image.shape[:2]
-    rows, columns = height // patch, width // patch
-    owners = np.zeros((rows, columns), np.uint8)
-    if not len(scene.masks):
-        return owners
-    shares = scene.masks.reshape(-1, rows, patch, columns, patch).mean(axis=(2, 4))  # [M, R, C]
-    best = shares.max(axis=0)
-    peaks = shares >= shares.max(axis=(1, 2), keepdims=True)
-    leaders = shares.argmax(axis=0)
-    owners[best >= _EMPTY] = UNSURE
-    sure = (best >= _OBJECT) | np.take_along_axis(peaks, leaders[None], axis=0)[0]
-    owners[sure] = leaders[sure] + 1
-    return owners
 
 
 def cached_scenes(
     folder: Path,
     count: int,
-    patch: int,
     workers: int = 0,
     split: str = 'train',
     spec: ShapesSpec = SPEC,
@@ -73,7 +44,6 @@ def cached_scenes(
     Args:
         folder: of the arrays; one with other scenes is replaced.
         count: scenes.
-        patch: side of a patch, pixels.
         workers: processes that draw; 0 draws in this one.
         split: of the world.
         spec: of the world.
@@ -84,15 +54,15 @@ def cached_scenes(
         'seed': SEED,
         'split': split,
         'count': count,
-        'patch': patch,
+        'arrays': list(Scenes._fields),
         'spec': {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(spec).items()},
     }
     known = folder / 'manifest.json'
     if not (known.is_file() and json.loads(known.read_text(encoding='utf-8')) == manifest):
-        building = folder.with_name(folder.name + '.building')
+        building = folder.with_name(f'{folder.name}.building-{os.getpid()}')
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
-        scenes = draw_scenes(count, patch, workers, split, spec, progress)
+        scenes = draw_scenes(count, workers, split, spec, progress)
         for name, values in scenes._asdict().items():
             np.save(building / f'{name}.npy', values)
         (building / 'manifest.json').write_text(json.dumps(manifest, indent=1), encoding='utf-8')
@@ -103,36 +73,37 @@ def cached_scenes(
 
 def draw_scenes(
     count: int,
-    patch: int,
     workers: int = 0,
     split: str = 'train',
     spec: ShapesSpec = SPEC,
     progress: Callable[[int, int], None] | None = None,
 ) -> Scenes:
     """Draw the first ``count`` scenes of a split; the same whatever ``workers``."""
-    most = spec.max_objects
     scenes = Scenes(
         np.zeros((count, spec.height, spec.width, 3), np.uint8),
-        np.zeros((count, spec.height // patch, spec.width // patch), np.uint8),
-        np.zeros((count, most, 4), np.float32),
-        np.zeros((count, most), np.uint8),
+        np.zeros((count, spec.height, spec.width), np.uint8),
+        np.zeros((count, spec.max_objects), np.uint8),
     )
-    jobs = [(split, index, spec, patch) for index in range(count)]
+    jobs = [(split, index, spec) for index in range(count)]
     with multiprocessing.get_context('spawn').Pool(workers) if workers else _NoPool() as pool:
-        for index, (scene, owners) in enumerate(pool.imap(_draw, jobs, chunksize=64)):
-            number = len(scene.boxes)
-            scenes.images[index], scenes.owners[index] = scene.image, owners
-            scenes.boxes[index, :number], scenes.categories[index, :number] = scene.boxes, scene.category_ids
+        for index, (image, owners, categories) in enumerate(pool.imap(_draw, jobs, chunksize=64)):
+            scenes.images[index], scenes.owners[index] = image, owners
+            scenes.categories[index, : len(categories)] = categories
             if progress and (index % 500 == 499 or index == count - 1):
                 progress(index + 1, count)
     return scenes
 
 
-def _draw(job: tuple[str, int, ShapesSpec, int]) -> tuple[Scene, NDArray[np.uint8]]:
-    split, index, spec, patch = job
+def owner_pixels(scene: Scene) -> NDArray[np.uint8]:
+    """Which object each pixel of a scene shows: uint8 [H, W], from 1; 0 none. Masks never overlap."""
+    numbers = np.arange(1, len(scene.masks) + 1, dtype=np.uint8)
+    return (scene.masks * numbers[:, None, None]).sum(axis=0, dtype=np.uint8)
+
+
+def _draw(job: tuple[str, int, ShapesSpec]) -> tuple[NDArray[np.uint8], ...]:
+    split, index, spec = job
     scene = scene_of(split, index, spec)
-    owners = patch_owners(scene, patch)
-    return scene._replace(masks=scene.masks[:, :1, :1]), owners  # masks are large to send and not kept
+    return scene.image, owner_pixels(scene), scene.category_ids.astype(np.uint8)
 
 
 class _NoPool:
