@@ -14,11 +14,16 @@ endif
 CLANG_FORMAT := $(RUN) -c 'import clang_format; raise SystemExit(clang_format.clang_format())'
 NATIVE := $(shell find atss_ext/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test lint format cuda sanitize env clean
+.PHONY: demo demo-vlsam test lint format cuda sanitize env clean
 
 demo: EXTRAS := mmdet
 demo: env
 	@$(RUN) tools/demo.py $(ARGS)
+
+# The whole of VL-SAM with the small models of the package: two minutes, and no network once installed.
+demo-vlsam: EXTRAS := mmdet,vlsam
+demo-vlsam: env
+	@$(RUN) tools/vlsam_world/demo.py $(ARGS)
 
 test: EXTRAS := mmdet,dev
 test: env

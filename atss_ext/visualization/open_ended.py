@@ -16,6 +16,7 @@ from atss_ext.visualization.overlay import (
     MaskOf,
     best_objects,
     check_objects,
+    heat_over,
     large_first,
     overlay_frame,
     paint_mask,
@@ -252,13 +253,7 @@ def _draw_map(
     """One object's attention [R,C] over the faded image, from its least (clear) to its greatest value."""
     width, height = _thumb_width(show), _thumb_height(show)
     small = _resized(show.picture, width, height)
-    grey = 60 + small.mean(axis=2, keepdims=True) * 0.5
-    span = float(attention.max() - attention.min())
-    level = (attention - attention.min()) / span if span > 0 else np.zeros_like(attention)
-    level = np.asarray(cv2.resize(level.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR))
-    heat = matplotlib.colormaps['inferno'](level)[..., :3] * 255
-    cover = 0.85 * np.sqrt(level.clip(0, 1))[..., None]
-    axes = page.image((grey * (1 - cover) + heat * cover).astype(np.uint8), panel._replace(scale=1.0))
+    axes = page.image(heat_over(small, attention), panel._replace(scale=1.0))
     if points is None:
         return
     for x, y, label in np.asarray(points, np.float64).reshape(-1, 3).tolist():

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import cv2
+import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -112,6 +113,26 @@ def paint_mask(canvas: NDArray[np.uint8], mask: NDArray[np.bool_], colour: Colou
     )
     cv2.drawContours(canvas, outlines, -1, (0, 0, 0), line + 2, cv2.LINE_AA)
     cv2.drawContours(canvas, outlines, -1, colour, line, cv2.LINE_AA)
+
+
+def heat_over(image: NDArray[np.uint8], attention: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """An object's attention over the faded image, from its least (clear) to its greatest value.
+
+    Args:
+        image: RGB uint8 [H,W,3].
+        attention: [R,C], over the whole image; a constant one shows nothing.
+
+    Returns:
+        RGB uint8 [H,W,3].
+    """
+    height, width = image.shape[:2]
+    grey = 60 + image.mean(axis=2, keepdims=True) * 0.5
+    span = float(attention.max() - attention.min())
+    level = (attention - attention.min()) / span if span > 0 else np.zeros_like(attention)
+    level = np.asarray(cv2.resize(level.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR))
+    heat = matplotlib.colormaps['inferno'](level)[..., :3] * 255
+    cover = 0.85 * np.sqrt(level.clip(0, 1))[..., None]
+    return (grey * (1 - cover) + heat * cover).astype(np.uint8)
 
 
 @functools.lru_cache(maxsize=64)

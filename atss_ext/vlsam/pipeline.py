@@ -5,6 +5,8 @@ The steps themselves stand in files of their own; this one hands their results o
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +38,32 @@ MASK_BUDGET = 64 * 1024 * 1024
 MOST_AT_ONCE = 16
 
 Progress = Callable[[int, int], None]
+
+
+class Prompted(NamedTuple):
+    """O objects with their points, on their way to the segmenter.
+
+    Attributes:
+        names: O names.
+        log_probs: float32 [O], of the names.
+        points: float32 [O, P, 2], as fractions of the view.
+        labels: int64 [O, P].
+        maps: float32 [O, R, C].
+        contrast: float32 [O].
+    """
+
+    names: list[str]
+    log_probs: Tensor
+    points: Tensor
+    labels: Tensor
+    maps: Tensor
+    contrast: Tensor
+
+    @classmethod
+    def join(cls, parts: 'Sequence[Prompted]') -> 'Prompted':
+        """The objects of several answers in their order, maps and points of one shape."""
+        names, *tensors = zip(*parts, strict=True)
+        return cls(list(chain.from_iterable(names)), *(torch.cat(tensor) for tensor in tensors))
 
 
 class Pipeline:
@@ -102,55 +130,58 @@ class Pipeline:
         crop = np.ascontiguousarray(image[y1:y2, x1:x2])
         count = len(questions)
         answers = self.vlm.answer([crop] * count, questions, [self.options.seed] * count)
-        embedding = None
-        for answer in answers:
-            mentions = find_names(answer.text, self.options.names, answer.finished)
-            if not mentions:
-                continue
-            if embedding is None:  # once a view, and only where something was named
-                embedding = self.segmenter.embed(crop)
-            self._propose(answer, mentions, embedding, view, found)
+        prompted = [
+            self._prompt(answer, mentions)
+            for answer in answers
+            if (mentions := find_names(answer.text, self.options.names, answer.finished))
+        ]
+        if prompted:  # an image in which nothing was named need not be embedded
+            embedding = self.segmenter.embed(crop)
+            # Objects of all questions share the calls of the segmenter, which cost the same for one or many.
+            for _, alike in groupby(prompted, key=lambda one: (one.maps.shape[1:], one.points.shape[1:])):
+                self._propose(Prompted.join(list(alike)), embedding, view, found)
         return [
             {'view': view.name, 'question': question, 'text': answer.text}
             for question, answer in zip(questions, answers, strict=True)
         ]
 
-    def _propose(
-        self,
-        answer: Answer,
-        mentions: Sequence[Mention],
-        embedding: Embedding,
-        view: View,
-        found: Proposals,
-    ) -> None:
-        """From the names of one answer to masks, a bounded number of objects at a time."""
+    def _prompt(self, answer: Answer, mentions: Sequence[Mention]) -> Prompted:
+        """From the names of one answer to their points; names whose map tells nothing are left out."""
         reading = self.vlm.read(answer)
         rows = self._rows(answer, mentions, reading)
         log_probs = name_log_probs(mentions, answer.spans, reading.log_probs)
-        prompts = sample_points(grid_map(rows, reading.grids, self.options.grids), self.options.prompts)
+        found = sample_points(grid_map(rows, reading.grids, self.options.grids), self.options.prompts)
+        valid = torch.nonzero(found.valid)[:, 0]
+        return Prompted(
+            [mentions[index].name for index in valid.tolist()],
+            log_probs[valid.to(log_probs.device)],
+            *(values[valid] for values in (found.points, found.labels, found.maps, found.contrast)),
+        )
+
+    def _propose(self, prompted: Prompted, embedding: Embedding, view: View, found: Proposals) -> None:
+        """From points to masks, a bounded number of objects at a time."""
         sample = self._sampler(embedding.size)
-        for chunk in _chunks(torch.nonzero(prompts.valid)[:, 0].tolist(), embedding.size):
+        for chunk in _chunks(len(prompted.names), embedding.size):
+            maps = prompted.maps[chunk]
             stages = refine(
                 self.segmenter,
                 embedding,
-                _in_pixels(prompts.points[chunk], embedding.size),
-                prompts.labels[chunk],
-                prompts.maps[chunk],
+                _in_pixels(prompted.points[chunk], embedding.size),
+                prompted.labels[chunk],
+                maps,
                 sample,
                 multimask=self.options.multimask,
                 **dataclasses.asdict(self.options.refine),
             )
-            names = [mentions[index].name for index in chunk]
-            maps = prompts.maps[chunk].cpu().numpy()
             for stage in stages:
                 device = stage.ious.device
                 scores, parts = confidence(
                     stage.ious,
-                    prompts.contrast[chunk].to(device),
-                    log_probs[chunk].to(device),
+                    prompted.contrast[chunk].to(device),
+                    prompted.log_probs[chunk].to(device),
                     self.options.scores,
                 )
-                found.add(stage, scores, parts, names, maps, view)
+                found.add(stage, scores, parts, prompted.names[chunk], maps.cpu().numpy(), view)
 
     def _rows(self, answer: Answer, mentions: Sequence[Mention], reading: Reading) -> Tensor:
         """The attention of every name, [O, N]."""
@@ -160,8 +191,8 @@ class Pipeline:
         return attention_rows(reading.layers, weights.to(tokens.device), self.options.flow, reading.valid)
 
     def _sampler(self, size: tuple[int, int]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """Draws points anew on maps [O, R, C] that were smoothed and freed of sinks before."""
-        options = dataclasses.replace(self.options.prompts, smoothing=0.0, sinks='off')
+        """Draws points anew on maps [O, R, C] that points were drawn on before."""
+        options = self.options.prompts.for_treated_maps()
 
         def sample(maps: Tensor) -> tuple[Tensor, Tensor]:
             prompts = sample_points(maps, options)
@@ -176,11 +207,11 @@ class Pipeline:
         return dataclasses.replace(every.select(best), maps=found.maps_of(best))
 
 
-def _chunks(indices: list[int], size: tuple[int, int]) -> Iterator[list[int]]:
+def _chunks(count: int, size: tuple[int, int]) -> Iterator[slice]:
     """Objects that are segmented together: as many as the budget of decoded masks has room for."""
     at_once = max(1, min(MOST_AT_ONCE, MASK_BUDGET // (size[0] * size[1])))
-    for start in range(0, len(indices), at_once):
-        yield indices[start : start + at_once]
+    for start in range(0, count, at_once):
+        yield slice(start, min(start + at_once, count))
 
 
 def _in_pixels(points: Tensor, size: tuple[int, int]) -> Tensor:

@@ -114,11 +114,11 @@ def test_order_of_views_questions_and_objects_changes_nothing(monkeypatch):
     assert after.run_lengths == before.run_lengths
 
 
-def test_an_image_is_embedded_once_a_view_and_objects_share_a_call():
+def test_an_image_is_embedded_once_a_view_and_objects_of_all_questions_share_a_call():
     segmenter = RuleSegmenter()
     run(PipelineOptions(questions=['a', 'b']), segmenter=segmenter)
     assert segmenter.embedded == 5
-    assert [len(call['points']) for call in segmenter.calls[:3]] == [4, 4, 4]  # the whole image, three stages
+    assert [len(call['points']) for call in segmenter.calls[:3]] == [8, 8, 8]  # the whole image, three stages
 
 
 def test_refinement_options_reach_the_segmenter():

@@ -15,8 +15,8 @@ from atss_ext.vlsam.world.scenes import names_in_order, reading_order, scene_of,
 sys.path.insert(0, str(Path(__file__).parents[2] / 'tools' / 'vlsam_world'))
 
 import row_rules
+import scene_cache
 import train_vlm
-import vlm_cache
 from map_quality import map_quality, match_names, mean_quality
 
 PROMPT = 70  # one token, 64 patches, five words
@@ -118,7 +118,7 @@ def test_false_names_are_not_judged():
 
 
 def test_the_command_measures_a_trained_folder(tmp_path, capsys):
-    scenes = vlm_cache.draw_scenes(4, 8)
+    scenes = scene_cache.draw_scenes(4)
     train_vlm.run(
         train_vlm.Training(train_vlm.Recipe(steps=1, batch=2), scenes), tmp_path / 'vlm', quiet=True
     )

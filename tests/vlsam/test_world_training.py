@@ -13,9 +13,9 @@ from atss_ext.vlsam.world.scenes import SPEC, names_in_order, scene_of, sentence
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'tools' / 'vlsam_world'))
 
+import scene_cache
 import train_vlm
 import vlm_batches
-import vlm_cache
 import vlm_scoring
 
 
@@ -29,7 +29,7 @@ def _one_thread():
 
 @pytest.fixture(scope='module')
 def scenes():
-    return vlm_cache.draw_scenes(48, 8)
+    return scene_cache.draw_scenes(48)
 
 
 @pytest.fixture(scope='module')
@@ -37,38 +37,9 @@ def recipe():
     return train_vlm.Recipe(steps=20, eyes=0.0, batch=8, scenes=48)
 
 
-def test_patches_belong_to_whom_they_show():
-    scene = scene_of('train', 0)._replace(image=np.zeros((16, 32, 3), np.uint8))
-    masks = np.zeros((2, 16, 32), bool)
-    masks[0, 0:8, 0:12] = True  # one patch full, half of the next
-    masks[1, 9:12, 24:28] = True  # a fifth of a patch is its best
-    masks[0, 8:10, 0:8] = True  # a quarter of the patch below
-    owners = vlm_cache.patch_owners(scene._replace(masks=masks), 8)
-    assert owners.tolist() == [[1, 1, 0, 0], [255, 0, 0, 2]]
-
-
-def test_a_cache_is_drawn_once_and_read_again(tmp_path):
-    calls = []
-    for _ in range(2):
-        found = vlm_cache.cached_scenes(tmp_path / 'scenes', 5, 8, progress=lambda *done: calls.append(done))
-    assert calls == [(5, 5)]
-    scene = scene_of('train', 4)
-    np.testing.assert_array_equal(found.images[4], scene.image)
-    number = len(scene.boxes)
-    np.testing.assert_array_equal(found.boxes[4, :number], scene.boxes)
-    assert found.categories[4].tolist() == scene.category_ids.tolist() + [0] * (3 - number)
-    assert len(vlm_cache.cached_scenes(tmp_path / 'scenes', 6, 8).images) == 6
-
-
-def test_another_process_draws_the_same():
-    one, two = vlm_cache.draw_scenes(70, 8), vlm_cache.draw_scenes(70, 8, workers=1)
-    for ours, theirs in zip(one, two, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
 def test_targets_are_the_sentence_of_the_scene_or_of_its_mirror_image(scenes):
     tokenizer = build_processor().tokenizer
-    batch = vlm_batches.Batches(scenes, build_processor(), seed=1, size=16)(step=0)
+    batch = vlm_batches.Batches(scenes, build_processor(), seed=1, size=16, patch=8)(step=0)
     originals = {scene_of('train', i).image.tobytes(): scene_of('train', i) for i in range(48)}
     mirrored_seen = set()
     for pixels, tokens, targets, orders in zip(
@@ -91,8 +62,26 @@ def test_targets_are_the_sentence_of_the_scene_or_of_its_mirror_image(scenes):
     assert mirrored_seen == {True, False}
 
 
+def test_parts_are_told_by_what_they_show(scenes):
+    tokenizer = build_processor().tokenizer
+    batches = vlm_batches.Batches(scenes, build_processor(), seed=1, size=32, patch=8, parts=1.0)
+    batch = batches(step=0)
+    originals = {scene_of('train', i).image.tobytes() for i in range(48)}
+    longest = 0
+    for pixels, targets, categories in zip(batch.pixels, batch.targets, batch.categories, strict=True):
+        image = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        assert image.tobytes() not in originals
+        told = tokenizer.decode(targets[targets >= 0], skip_special_tokens=True)
+        names = set(vlm_scoring.split_names(told))
+        assert {SPEC.category_names[i - 1] for i in categories.tolist() if i > 0} == names
+        longest = max(longest, len(names))
+    assert longest > 1
+
+
 def test_a_batch_depends_on_seed_and_step_alone(scenes):
-    first, second = (vlm_batches.Batches(scenes, build_processor(), seed=3, size=4) for _ in range(2))
+    first, second = (
+        vlm_batches.Batches(scenes, build_processor(), seed=3, size=4, patch=8, parts=0.5) for _ in range(2)
+    )
     first(0)
     for ours, theirs in zip(first(7), second(7), strict=True):
         assert torch.equal(ours, theirs)

@@ -1,6 +1,6 @@
 """What the small models are shown of a scene: the whole of it, its mirror image, or an enlarged part.
 
-Parts are half as high and half as wide, as the corner views of the multi-scale ensemble are, but lie anywhere.
+Parts are half as high and wide, as the corner views of the multi-scale ensemble are, but lie anywhere.
 """
 
 from typing import NamedTuple

@@ -49,7 +49,7 @@ class Recipe:
         seed: of the weights and of the choice of scenes.
     """
 
-    steps: int = 8000
+    steps: int = 6000
     eyes: float = 0.2
     batch: int = 32
     rate: float = 2e-3
