@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from atss_ext.version import __version__
+from atss_ext.vlsam.hub import local_name
 from atss_ext.vlsam.options import PipelineOptions
 from atss_ext.vlsam.protocols import VlsamError
 
@@ -32,7 +33,8 @@ def fingerprint(vlm: Any, segmenter: Any, options: PipelineOptions) -> str:
 
     Raises:
         ValueError: a part is no config but a model that is built, which nothing tells from another.
-        VlsamError: a value in a config or in the options can likewise not be told from another.
+        VlsamError: a value in a config or in the options can likewise not be told from another, or a part
+            names a model inside of a package that is not there.
     """
     about = {
         'version': __version__,
@@ -60,7 +62,8 @@ def _files(part: Mapping[str, Any]) -> list[list[Any]]:
     found: list[Path] = []
     for key in ('model', 'checkpoint'):
         if isinstance(part.get(key), str | os.PathLike):
-            path = Path(part[key]).expanduser()
+            name = os.fspath(part[key])
+            path = Path(local_name(name) if key == 'model' else name).expanduser()
             found += [path] if path.is_file() else [path / 'config.json', *sorted(path.glob('*.safetensors'))]
     stats = [(path.name, path.stat()) for path in found if path.is_file()]
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -9,6 +10,10 @@ from atss_ext.vlsam.protocols import VlsamError
 
 OLDEST = 5  # of transformers
 INSTALL = 'run pip install "atss_ext[vlsam]"'
+SHIPPED = ('atss_ext::vlsam/world/weights/vlm', 'atss_ext::vlsam/world/weights/sam')
+"""The models that come with the package, a vision-language model and a SAM, by the names that load them."""
+
+_PACKAGE = Path(__file__).resolve().parents[1]
 # Options of transformers that would run code of the model's author, or read pickles.
 _REFUSED = ('trust_remote_code', 'code_revision', 'use_safetensors', 'use_kernels')
 
@@ -55,16 +60,48 @@ def check_options(options: Mapping[str, Any]) -> None:
         )
 
 
+def local_name(name: str) -> str:
+    """The folder inside of the installed package that ``atss_ext::path`` names; other names as they are.
+
+    It is the form in which configs name a ``_base_`` of another package.
+
+    Args:
+        name: ``atss_ext::path``, a folder, or a model of the Hugging Face hub.
+
+    Raises:
+        VlsamError: another package is named, or ours has no such folder.
+    """
+    package, colons, path = name.partition('::')
+    if not colons or os.path.isdir(name):
+        return name
+    known = ' and '.join(SHIPPED)
+    if package != _PACKAGE.name:
+        raise VlsamError(
+            f'{name} names a model inside of the package {package}, but only {_PACKAGE.name} comes with '
+            f'models: {known}.'
+        )
+    folder = Path(os.path.normpath(_PACKAGE / path))
+    if folder.is_dir() and _PACKAGE in folder.parents:
+        return str(folder)
+    if name in SHIPPED:
+        raise VlsamError(f'{name} is missing in this installation ({folder}); install {package} again.')
+    raise VlsamError(
+        f'{name} does not exist inside of {_PACKAGE}; the models that come with {package} are {known}.'
+    )
+
+
 def check_folder(name: str, example: str) -> None:
     """Say that a path does not exist, rather than ask the hub for it.
 
     Args:
-        name: a folder, or a model of the Hugging Face hub.
-        example: of the latter, for the message.
+        name: a folder, a model of the Hugging Face hub, or ``atss_ext::path``.
+        example: of a model of the hub, for the message.
 
     Raises:
         VlsamError: the name is a path, and there is no such folder.
     """
+    if local_name(name) != name:
+        return
     is_path = name.startswith(('.', '/', '~')) or '\\' in name or name.count('/') > 1
     if is_path and not os.path.isdir(name):
         raise VlsamError(
@@ -78,7 +115,7 @@ def fetch(loader: Callable[..., Any], name: str, what: str, options: Mapping[str
 
     Args:
         loader: the method.
-        name: a folder, or a model of the Hugging Face hub.
+        name: a folder, a model of the Hugging Face hub, or ``atss_ext::path``.
         what: 'configuration', 'model' or 'processor'.
         options: of the method.
 
@@ -88,7 +125,7 @@ def fetch(loader: Callable[..., Any], name: str, what: str, options: Mapping[str
     from safetensors import SafetensorError
 
     try:
-        return loader(name, trust_remote_code=False, **options)
+        return loader(local_name(name), trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         raise VlsamError(_explain(name, what, error)) from error
 
@@ -105,7 +142,7 @@ def _explain(name: str, what: str, error: Exception) -> str:
         )
     if 'timm' in reason.lower() and isinstance(error, ImportError):
         return f'the {what} {name} has a backbone of timm, which is missing; run pip install timm.'
-    if os.path.isdir(name) or isinstance(error, TypeError | ImportError):
+    if os.path.isdir(local_name(name)) or isinstance(error, TypeError | ImportError):
         return f'the {what} {name} cannot be loaded ({line}); {_way_out(what, error)}.'
     return (
         f'the {what} {name} is no folder here, and could not be fetched from the Hugging Face hub ({line}); '

@@ -1,8 +1,10 @@
 """From attention maps to point prompts: the peak of the largest strong area, and the lowest point beside it.
 
-VL-SAM's prompt sampling. Everything works on all objects at once and on the maps' device.
+VL-SAM's prompt sampling. Everything works on all objects at once and on the maps' device. What may be done to
+the maps before stands in :mod:`~atss_ext.vlsam.prompt_maps`.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,12 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from atss_ext.vlsam.prompt_maps import (
+    CONTRASTS,
+    SINK_RULES,
+    contrast_maps,
+    normalise,
+    smooth,
+    suppress_sinks,
+)
 from atss_ext.vlsam.protocols import VlsamError
 
 POSITIVE, NEGATIVE, NO_POINT = 1, 0, -10
-SINK_RULES = ('off', 'median')
-# A map whose values differ less, relative to the greatest, is constant but for what float32 rounds.
-_FLAT = 1e-5
+POSITIONS = ('cell', 'centroid')
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,12 @@ class PromptOptions:
         sinks: 'off' (the paper), or 'median': cells that draw attention whatever the object is are replaced
             by the median of their neighbours (:func:`suppress_sinks`).
         sink_ratio: how many times a map's median a cell has to reach, in every object's map, to be a sink.
+        contrast: 'off' (the paper), or 'mean': areas and positive points come from each map weighed against
+            the mean of the maps of all objects of the answer (:func:`contrast_maps`), negative ones still
+            from the map itself, as the lowest cell of the former mostly lies on another object.
+        position: where in its cell a positive point stands: in the middle ('cell', the paper), or at the
+            'centroid' of the attention of the cell and its eight neighbours. Cells are coarse, and the
+            highest is often one that the object's border cuts.
 
     Raises:
         ValueError: a value out of range.
@@ -52,6 +66,8 @@ class PromptOptions:
     smoothing: float = 0.0
     sinks: str = 'off'
     sink_ratio: float = 10.0
+    contrast: str = 'off'
+    position: str = 'cell'
 
     def __post_init__(self) -> None:
         """Refuse what means nothing."""
@@ -64,10 +80,16 @@ class PromptOptions:
             'smoothing': (0 <= self.smoothing < math.inf, 'at least 0'),
             'sinks': (self.sinks in SINK_RULES, f'one of {SINK_RULES}'),
             'sink_ratio': (1 < self.sink_ratio < math.inf, 'greater than 1'),
+            'contrast': (self.contrast in CONTRASTS, f'one of {CONTRASTS}'),
+            'position': (self.position in POSITIONS, f'one of {POSITIONS}'),
         }
         for name, (fine, rule) in allowed.items():
             if not fine:
                 raise ValueError(f'{name} must be {rule}, got {getattr(self, name)!r}.')
+
+    def for_treated_maps(self) -> 'PromptOptions':
+        """The same for :attr:`PointPrompts.maps`: all that changes a map was done to them and is off."""
+        return dataclasses.replace(self, smoothing=0.0, sinks='off', contrast='off')
 
 
 class PointPrompts(NamedTuple):
@@ -121,45 +143,32 @@ def sample_points(
     values = torch.where(present, maps.float(), 0)
     finite = values.isfinite().flatten(1).all(1)
     values = torch.where(finite[:, None, None], values, 0)
-    if options.sinks == 'median':
-        values = suppress_sinks(values, present, options.sink_ratio)
-    if options.smoothing:
-        values = _smooth(values, present, options.smoothing)
-    values, valid = normalise(values, present)
+    plain, values, valid = _treat(values, present, options)
     valid = valid & finite
     above = (values >= options.threshold) & present & valid[:, None, None]
     areas = largest_component(above, values, options.connectivity)
     outside = present & ~areas & valid[:, None, None]
     picks = [
         _pick(values, areas, options.positives, options.min_distance, POSITIVE),
-        _pick(-values, outside, options.negatives, options.min_distance, NEGATIVE),
+        _pick(-plain, outside, options.negatives, options.min_distance, NEGATIVE),
     ]
     points, labels = (torch.cat(parts, 1) for parts in zip(*picks, strict=True))
+    if options.position == 'centroid':
+        points = torch.where((labels == POSITIVE)[..., None], _centroids(values, points), points)
     return PointPrompts(points, labels, areas, attention_contrast(values, areas, present), valid, values)
 
 
-def normalise(maps: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Stretch each map to 0..1.
-
-    A grid of a single cell has nothing to stretch; its map is 1 where there is any attention.
-
-    Args:
-        maps: float32 [O, R, C], finite.
-        present: bool [R, C], cells that count.
-
-    Returns:
-        maps [O, R, C], 0 at cells that do not count and in maps that tell nothing; and bool [O], whether a
-        map tells anything.
-    """
-    low = torch.where(present, maps, torch.inf).amin((1, 2))
-    high = torch.where(present, maps, -torch.inf).amax((1, 2))
-    single = present.sum() == 1
-    low = torch.where(single, 0, low)
-    span = high - low
-    valid = (span > _FLAT * torch.maximum(low.abs(), high.abs())) & present.any()
-    kept = present & valid[:, None, None]
-    scaled = (maps - low[:, None, None]) / torch.where(valid, span, 1)[:, None, None]
-    return torch.where(kept, scaled.clamp(0, 1), 0), valid
+def _treat(maps: Tensor, present: Tensor, options: PromptOptions) -> tuple[Tensor, Tensor, Tensor]:
+    """All that changes maps: normalised [O, R, C] without and with contrast, and bool [O], which tell any."""
+    if options.sinks == 'median':
+        maps = suppress_sinks(maps, present, options.sink_ratio)
+    if options.smoothing:
+        maps = smooth(maps, present, options.smoothing)
+    plain, valid = normalise(maps, present)
+    if options.contrast == 'off':
+        return plain, plain, valid
+    weighed, telling = normalise(contrast_maps(maps, present), present)
+    return plain, torch.where(telling[:, None, None], weighed, plain), valid
 
 
 def attention_contrast(maps: Tensor, areas: Tensor, present: Tensor) -> Tensor:
@@ -184,57 +193,6 @@ def attention_contrast(maps: Tensor, areas: Tensor, present: Tensor) -> Tensor:
     return (mean(areas) - mean(outside)).clamp(0, 1)
 
 
-def suppress_sinks(maps: Tensor, present: Tensor, ratio: float) -> Tensor:
-    """Take out visual attention sinks: cells that draw attention whatever the object is.
-
-    A sink reaches ``ratio`` times the median of its map in every map there is. The least share over the
-    objects decides rather than the mean, in which a single sharp object would be an outlier too. At least two
-    maps that tell something are needed, else all stay as they are. Two objects at one place cannot be told
-    from a sink.
-
-    Args:
-        maps: float32 [O, R, C], not negative, finite.
-        present: bool [R, C], cells that count.
-        ratio: above 1.
-
-    Returns:
-        float32 [O, R, C]; sinks hold the (lower) median of their neighbours that are none, or where all are
-        sinks, that of the map.
-    """
-    cells = torch.where(present, maps, torch.nan)
-    telling = normalise(maps, present)[1]
-    if int(telling.sum()) < 2:
-        return maps
-    median = cells.flatten(1).nanmedian(1).values
-    # Half of the cells without any attention: their mean has to do.
-    median = torch.where(median > 0, median, cells.flatten(1).nanmean(1))
-    above = cells > ratio * median[:, None, None]
-    sinks = above[telling].all(0)
-    sound = torch.where(sinks, torch.nan, cells)
-    padded = F.pad(sound, (1, 1, 1, 1), value=torch.nan)[:, None]
-    around = F.unfold(padded, 3).view(
-        len(maps), 9, *maps.shape[1:]
-    )  # the cell itself is NaN where it matters
-    replacement = around.nanmedian(1).values
-    whole = sound.flatten(1).nanmedian(1).values.nan_to_num(0)
-    replacement = torch.where(replacement.isnan(), whole[:, None, None], replacement)
-    return torch.where(sinks & telling[:, None, None], replacement, maps)
-
-
-def _smooth(maps: Tensor, present: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur [O, R, C] over the cells that count; at borders over those there are."""
-    reach = math.ceil(3 * sigma)
-    steps = torch.arange(-reach, reach + 1, device=maps.device, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
-
-    def blur(values: Tensor) -> Tensor:
-        across = F.conv2d(values[:, None], kernel.view(1, 1, 1, -1), padding=(0, reach))
-        return F.conv2d(across, kernel.view(1, 1, -1, 1), padding=(reach, 0))[:, 0]
-
-    weight = blur(present.float()[None])
-    return torch.where(present, blur(maps) / weight.clamp(min=1e-12), 0)
-
-
 def _pick(
     values: Tensor, allowed: Tensor, count: int, min_distance: float, label: int
 ) -> tuple[Tensor, Tensor]:
@@ -254,6 +212,29 @@ def _pick(
         distance = (row - y) ** 2 + (column - x) ** 2
         allowed = allowed & (distance >= min_distance**2) & (distance > 0)
     return points, labels
+
+
+def _centroids(values: Tensor, points: Tensor) -> Tensor:
+    """The centre of mass of the 3 x 3 cells around each point, fewer at borders.
+
+    Args:
+        values: [O, R, C], normalised.
+        points: [O, P, 2], (x, y) at centres of cells, as fractions.
+
+    Returns:
+        [O, P, 2]; the point itself where there is no mass.
+    """
+    rows, columns = values.shape[1:]
+    size = points.new_tensor([columns, rows])
+    row = torch.arange(rows, device=values.device) + 0.5
+    column = torch.arange(columns, device=values.device) + 0.5
+    x, y = (points * size).split(1, -1)  # [O, P, 1]
+    # Centres are half cells up to rounding: a neighbour's is one off, the next one's two.
+    near = ((row - y).abs() < 1.5)[..., :, None] & ((column - x).abs() < 1.5)[..., None, :]
+    mass = torch.where(near, values[:, None], 0)  # [O, P, R, C]
+    total = mass.sum((2, 3))[..., None]
+    centre = torch.stack([(mass.sum(2) * column).sum(2), (mass.sum(3) * row).sum(2)], -1)
+    return torch.where(total > 0, centre / total / size, points)
 
 
 def largest_component(masks: Tensor, values: Tensor, connectivity: int = 8) -> Tensor:

@@ -35,7 +35,7 @@ DATA = {
 
 def expected_files() -> set[str]:
     files = {f'{place}/vlsam_{pair}{DATA[place][0]}.py' for place in DATA for pair in PAIRS}
-    return files | {'vlsam/vlsam_llava1.5-7b_mobilesam.py'}
+    return files | {'vlsam/vlsam_llava1.5-7b_mobilesam.py', 'vlsam/vlsam_world.py'}
 
 
 def test_the_table_names_every_config():
@@ -68,6 +68,28 @@ def test_a_config_resolves_to_the_table_and_builds(place, pair, tmp_path):
     pipeline = MODELS.build(cfg.model).pipeline
     assert pipeline.options == PipelineOptions()
     assert type(pipeline.segmenter.model).__name__ == {SAM: 'SamModel', SAM2: 'Sam2Model'}[PAIRS[pair][1]]
+
+
+def test_the_small_world_has_the_models_of_the_package():
+    cfg = Config.fromfile(CONFIGS / 'vlsam/vlsam_world.py')
+    assert cfg.model.vlm.to_dict() == {
+        'type': 'atss_ext.TransformersVLM',
+        'model': 'atss_ext::vlsam/world/weights/vlm',
+        'temperature': 0.8,
+        'top_p': 0.1,
+        'max_new_tokens': 64,
+        'batch_size': 10,
+    }
+    assert cfg.model.segmenter.to_dict() == {
+        'type': 'atss_ext.TransformersSegmenter',
+        'model': 'atss_ext::vlsam/world/weights/sam',
+    }
+    assert cfg.test_dataloader.dataset.type == 'atss_ext.ImageList'
+    init_default_scope('mmdet')
+    pipeline = MODELS.build(cfg.model).pipeline
+    kinds = [type(part.model).__name__ for part in (pipeline.vlm, pipeline.segmenter)]
+    assert kinds == ['LlavaForConditionalGeneration', 'SamModel']
+    assert (pipeline.vlm.max_new_tokens, pipeline.vlm.batch_size) == (64, 10)
 
 
 def test_mobile_sam_names_the_package_it_needs(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email.parser import Parser
 from importlib import metadata
@@ -16,6 +17,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 TORCH_STAMP = ROOT / 'atss_ext/_C.torch'
+WEIGHTS = 'atss_ext/vlsam/world/weights'
+SHIPPED = ('README.md', 'vlm/model.safetensors', 'vlm/chat_template.jinja', 'sam/model.safetensors')
 SITES = [path for path in sys.path if path.endswith('site-packages')]
 
 
@@ -83,6 +86,22 @@ def test_wheel_content(wheel):
     ):
         assert name in names, name
     assert not [name for name in names if name.startswith(('tests/', 'configs/', 'tools/'))]
+    assert {name for name in names if name.startswith(WEIGHTS)} == shipped_files()
+
+
+def shipped_files() -> set[str]:
+    """The small models and their card, relative to the tree."""
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / WEIGHTS).rglob('*') if path.is_file()}
+    assert {f'{WEIGHTS}/{name}' for name in SHIPPED} <= files
+    return files
+
+
+def test_a_source_distribution_has_the_small_models(tmp_path):
+    command = ['-W', 'ignore', 'setup.py', '-q', 'egg_info', '--egg-base', tmp_path, 'sdist', '-d', tmp_path]
+    run([sys.executable, *command], ROOT, ATSS_EXT_NO_NATIVE='1')
+    with tarfile.open(next(tmp_path.glob('*.tar.gz'))) as archive:
+        names = {member.name.partition('/')[2] for member in archive if member.isfile()}
+    assert {name for name in names if name.startswith(WEIGHTS)} == shipped_files()
 
 
 def requirements(wheel: Path, extra: str) -> set[str]:
@@ -198,6 +217,15 @@ def test_configs_resolve_from_another_folder(python, tmp_path, switch):
     )
     out = run([python, '-W', 'ignore', '-c', code], tmp_path, ATSS_EXT_NO_MMCV_FINDER=switch)
     assert out.split() == ['atss_ext.ATSSHead', 'atss_ext.ATSSAssigner', '101', '12']
+
+
+def test_the_small_models_load_from_another_folder(python, tmp_path):
+    code = (
+        'from atss_ext.vlsam import load; vlsam = load("atss_ext::vlsam/vlsam_world.py", device="cpu"); '
+        'print(type(vlsam.vlm.model).__name__, type(vlsam.segmenter.model).__name__)'
+    )
+    out = run([python, '-W', 'ignore', '-c', code], tmp_path, HF_HUB_OFFLINE='1')
+    assert out.split()[-2:] == ['LlavaForConditionalGeneration', 'SamModel']
 
 
 def test_config_scope_off_switch(python, tmp_path):

@@ -363,6 +363,8 @@ def test_long_winding_areas_are_one():
         ({'smoothing': math.inf}, 'smoothing'),
         ({'sinks': 'mean'}, "'mean'"),
         ({'sink_ratio': 1}, 'sink_ratio'),
+        ({'contrast': 'max'}, "'max'"),
+        ({'position': 'centre'}, "'centre'"),
     ],
 )
 def test_options_are_checked(settings, message):

@@ -17,6 +17,7 @@ from atss_ext.vlsam.pipeline import Pipeline
 sys.path.insert(0, str(Path(__file__).parents[2] / 'tools' / 'vlsam_world'))
 
 import ablation
+import pages
 from ablation_rows import Row, paper_rows
 from ablation_table import markdown, plain
 from shared_models import SharedSegmenter, SharedVLM
@@ -165,3 +166,15 @@ def test_bad_arguments_are_refused(tmp_path):
         ablation.main(['--scenes', '0'])
     with pytest.raises(UserError, match=r'none\.py does not exist; correct its path'):
         ablation.main(['--scenes', '1', '--config', str(tmp_path / 'none.py')])
+
+
+def test_a_page_is_filled_between_its_marks(tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text('a\n<!-- table: begin -->\n\nold\n\n<!-- table: end -->\nz\n')
+    pages.fill_page(page, 'table', 'one\ntwo')
+    assert page.read_text() == 'a\n<!-- table: begin -->\n\none\ntwo\n\n<!-- table: end -->\nz\n'
+    assert pages.split_page(page, 'table')[1] == 'one\ntwo'
+    with pytest.raises(UserError, match='has no section other'):
+        pages.fill_page(page, 'other', '')
+    with pytest.raises(UserError, match='does not exist'):
+        ablation.main(['--page', str(tmp_path / 'none.md')])

@@ -1,6 +1,6 @@
 """Measures the steps of VL-SAM one by one on scenes of the small world that nothing was trained or chosen on.
 
-python tools/vlsam_world/ablation.py                       # 200 scenes, the published table
+python tools/vlsam_world/ablation.py --json docs/vlsam_world.json --page docs/vlsam_world.md  # as published
 python tools/vlsam_world/ablation.py --scenes 50 --json work_dirs/table.json
 
 Every setting runs through the pipeline that users run. What several settings ask of a scene is computed once.
@@ -17,12 +17,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+# Before torch: threads that wait by spinning take the cores they wait for, on a busy machine tenfold.
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+
+# isort: split
 import numpy as np
 import torch
 from ablation_rows import Row, paper_rows
 from ablation_table import markdown
 from mmengine.config import Config
 from numpy.typing import NDArray
+from pages import fill_page, split_page
 from shared_models import SharedSegmenter, SharedVLM
 from vlm_scoring import score_names
 
@@ -174,7 +179,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--scenes', type=int, default=200)
     parser.add_argument('--split', choices=SPLITS, default='held-out')
     parser.add_argument('--json', type=Path, default=Path('work_dirs/vlsam_world/ablation.json'))
-    parser.add_argument('--markdown', type=Path, help='write the table as a page too')
+    parser.add_argument('--page', type=Path, help='fill the section `table` of this page')
     return parser.parse_args(argv)
 
 
@@ -184,6 +189,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     if args.scenes < 1:
         raise UserError(f'--scenes must be at least 1, but is {args.scenes}.')
+    if args.page:  # refused before minutes are spent
+        split_page(args.page, 'table')
     started = time.monotonic()
     changed = {
         f'model.{part}.model': name
@@ -203,8 +210,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         table['first_scenes'] = ablation.table(FEW)
     print(markdown(table), f'\n{time.monotonic() - started:.0f} s', flush=True)
     write(args.json, json.dumps(table, indent=1) + '\n')
-    if args.markdown:
-        write(args.markdown, markdown(table) + '\n')
+    if args.page:
+        fill(args.page, table)
+
+
+def fill(page: Path, table: Mapping[str, Any]) -> None:
+    """Write the table into its section of a page."""
+    fill_page(page, 'table', markdown(table))
 
 
 def build_pipeline(config: Path, changed: Mapping[str, Any] | None = None) -> Pipeline:

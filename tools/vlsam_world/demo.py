@@ -124,12 +124,13 @@ def _sheet_row(number: int, scene: Scene, found: Detections) -> SheetRow:
 
 
 def _distinct(found: Detections) -> list[int]:
-    """Detections to show: of several masks of one name at one place (stages, views, questions) the best."""
+    """Detections to show: of several of one name at one place (views, questions, stages) the largest."""
+    areas = [int(found.mask(index).sum()) for index in range(len(found))]
     shown: list[int] = []
-    for index, score in enumerate(found.scores):
-        if score >= _SCORE and not any(_same(found, index, other) for other in shown):
+    for index in sorted(range(len(found)), key=lambda index: -areas[index]):
+        if found.scores[index] >= _SCORE and not any(_same(found, index, other) for other in shown):
             shown.append(index)
-    return shown
+    return sorted(shown)
 
 
 def _same(found: Detections, one: int, other: int) -> bool:
