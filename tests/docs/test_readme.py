@@ -22,8 +22,10 @@ from PIL import Image
 from tiny_sams import tiny_sam
 from tiny_vlms import tiny_vlm
 
+from atss_ext.vlsam.world.scenes import names_in_order, scene_of
+
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ('README.md', 'docs/vlsam.md')
+DOCUMENTS = ('README.md', 'docs/vlsam.md', 'docs/vlsam_world.md')
 COCO_CONFIG = 'configs/atss/atss_r50_fpn_1x_coco.py'
 WORK_DIR = 'work_dirs/atss_r50_fpn_1x_coco'
 
@@ -103,6 +105,18 @@ COMMANDS |= {
     'python tools/test.py configs/coda/vlsam_llava1.5-7b_sam-vit-h_coda.py': SHORT,
     f'tools/dist_test.sh {VLSAM}llava1.5-7b_sam-vit-h.py none 8': SHORT,
 }
+TABLE = 'docs/vlsam_world'
+FEW_STEPS = ['--steps', '2', '--batch', '2', '--scenes', '8', '--check-scenes', '2']
+COMMANDS |= {
+    'make demo-vlsam': [*IN_THIS_ENVIRONMENT, 'ARGS=--scenes 2 --work-dir {tmp}/demo-vlsam'],
+    'python tools/vlsam.py picture.png --config configs/vlsam/vlsam_world.py --maps': [],
+    'python tools/vlsam_world/train_vlm.py': FEW_STEPS,
+    'python tools/vlsam_world/train_sam.py': FEW_STEPS,
+    'python tools/vlsam_world/prompt_study.py': ['--scenes', '2'],
+    'python tools/vlsam_world/row_rules.py --scenes 300': ['--scenes', '2'],
+    f'python tools/vlsam_world/ablation.py --json {TABLE}.json --page {TABLE}.md': ['--scenes', '1'],
+    'python tools/vlsam_world/ship.py': ['--out', 'shipped'],  # not into the package
+}
 AT_ROOT = ('make', 'pip')
 
 
@@ -110,11 +124,11 @@ def documented_commands() -> list[str]:
     texts = [(ROOT / name).read_text() for name in DOCUMENTS]
     blocks = [block for text in texts for block in re.findall(r'```bash\n(.*?)```', text, flags=re.DOTALL)]
     lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line and not line.startswith('#')]
+    return sorted({line for line in lines if line and not line.startswith('#')})
 
 
 def test_no_documented_command_goes_untried():
-    assert sorted(documented_commands()) == sorted(COMMANDS)
+    assert documented_commands() == sorted(COMMANDS)
 
 
 @pytest.fixture(scope='module')
@@ -162,6 +176,10 @@ def add_models(folder: Path) -> None:
     for _ in range(8):
         video.write(rng.integers(0, 255, (60, 80, 3), np.uint8))
     video.release()
+    # What the tools of the small world find and fill.
+    Image.fromarray(scene_of('check', 0).image).save(folder / 'picture.png')
+    (folder / 'docs').mkdir()
+    shutil.copy(ROOT / 'docs/vlsam_world.md', folder / 'docs')
 
 
 def run(line: str, folder: Path) -> subprocess.CompletedProcess:
@@ -201,6 +219,11 @@ def test_commands_run_and_do_what_they_say(folder):
     checked = outputs[f'python tools/analysis/check_config.py {COCO_CONFIG}']
     assert 'atss_ext.ATSSHead' in checked
     assert len(json.loads((folder / 'work_dirs/vlsam/street/annotations.json').read_text())['images']) == 1
+    world = json.loads((folder / 'work_dirs/vlsam/picture/annotations.json').read_text())
+    assert {one['name'] for one in world['categories']} == set(names_in_order(scene_of('check', 0)))
+    assert json.loads((folder / 'demo-vlsam/summary.json').read_text())['scenes'] == 2
+    assert json.loads((folder / 'docs/vlsam_world.json').read_text())['scenes'] == 1
+    assert (folder / 'shipped/README.md').is_file()
     assert list((folder / 'work_dirs/vlsam/photos/yolo-polygons/labels').glob('*.txt'))
     assert (folder / 'work_dirs/vlsam/drive/drive.mp4').exists()
     assert (

@@ -160,4 +160,6 @@ def test_the_command_finds_the_shapes_offline_and_keeps_them(tmp_path, scenes, c
     named: dict[str, set[str]] = {name: set() for name in wanted}
     for row in coco.loadAnns(coco.getAnnIds()):
         named[coco.imgs[row['image_id']]['file_name']].add(row['name'])
-    assert sum(named[name] == wanted[name] for name in wanted) >= 4
+    # 10 of the 13 and none wrong; a table of 50 scenes is compared in tests/tools/test_demo_vlsam.py.
+    assert sum(len(named[name] & wanted[name]) for name in wanted) >= 9
+    assert sum(len(named[name] - wanted[name]) for name in wanted) <= 1

@@ -1,6 +1,6 @@
 """Measures what makes point prompts better, on scenes of the small world made for choosing options.
 
-python tools/vlsam_world/prompt_study.py --model work_dirs/vlsam_world/vlm --scenes 300
+python tools/vlsam_world/prompt_study.py --scenes 300
 
 Every answer of the model is read once; then each setting is changed by itself, and a combination is chosen on
 the first half of the scenes and reported on the second. No held-out scene is looked at, and no segmenter.
@@ -26,6 +26,7 @@ from atss_ext.datasets.shapes_coco import split_seed
 from atss_ext.vlsam.ensemble import DEFAULT_QUESTIONS
 from atss_ext.vlsam.vlm import TransformersVLM
 from atss_ext.vlsam.world.scenes import SEED, scene_of
+from atss_ext.vlsam.world.shipped import WEIGHTS
 
 SPLIT = 'rules'
 ASKED = (0, 3, 6, 9)
@@ -114,7 +115,7 @@ def one_by_one(study: Study, base: Setting, options: dict[str, list[Change]], bo
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Measure what makes point prompts better.')
-    parser.add_argument('--model', type=Path, default=Path('work_dirs/vlsam_world/vlm'))
+    parser.add_argument('--model', type=Path, default=WEIGHTS / 'vlm', help="the default is the package's")
     parser.add_argument('--scenes', type=int, default=300)
     parser.add_argument('--seed', type=int, default=0, help='of the bootstrap')
     parser.add_argument('--out', type=Path, default=Path('docs/prompt_study.md'))

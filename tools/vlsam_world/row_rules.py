@@ -1,6 +1,6 @@
 """Measures which rows of the attention speak for a name, on scenes of the world made for choosing options.
 
-python tools/vlsam_world/row_rules.py --model work_dirs/vlsam_world/vlm --scenes 300
+python tools/vlsam_world/row_rules.py --scenes 300
 
 For every row rule, attention flow and head weighting it prints the share of objects whose map is highest on
 the object and the mean AUC of the object's cells, once with the true sentence put into the model's mouth and
@@ -30,6 +30,7 @@ from atss_ext.vlsam.names import ROW_RULES, find_names, row_weights
 from atss_ext.vlsam.protocols import Answer, Reading, VisionLanguageModel
 from atss_ext.vlsam.vlm import TransformersVLM
 from atss_ext.vlsam.world.scenes import QUESTIONS, SEED, names_in_order, reading_order, scene_of, sentence
+from atss_ext.vlsam.world.shipped import WEIGHTS
 
 SPLIT = 'rules'
 FLOWS = ('none', 'plain', 'regularised')
@@ -118,7 +119,7 @@ def section(vlm: VisionLanguageModel, title: str, answers: Sequence[Answer], sce
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Measure which rows of the attention speak for a name.')
-    parser.add_argument('--model', type=Path, default=Path('work_dirs/vlsam_world/vlm'))
+    parser.add_argument('--model', type=Path, default=WEIGHTS / 'vlm', help="the default is the package's")
     parser.add_argument('--scenes', type=int, default=300)
     parser.add_argument('--out', type=Path, default=Path('work_dirs/vlsam_world/row_rules.md'))
     parser.add_argument('--threads', type=int, default=1)
