@@ -18,6 +18,7 @@ import row_rules
 import scene_cache
 import train_vlm
 from map_quality import map_quality, match_names, mean_quality
+from training import run
 
 PROMPT = 70  # one token, 64 patches, five words
 EMPTY = Answer('', [], [], None)
@@ -119,9 +120,7 @@ def test_false_names_are_not_judged():
 
 def test_the_command_measures_a_trained_folder(tmp_path, capsys):
     scenes = scene_cache.draw_scenes(4)
-    train_vlm.run(
-        train_vlm.Training(train_vlm.Recipe(steps=1, batch=2), scenes), tmp_path / 'vlm', quiet=True
-    )
+    run(train_vlm.VlmTraining(train_vlm.Recipe(steps=1, batch=2), scenes), tmp_path / 'vlm', quiet=True)
     arguments = ['--model', str(tmp_path / 'vlm'), '--scenes', '2', '--out', str(tmp_path / 'rows.md')]
     row_rules.main(arguments)
     written = (tmp_path / 'rows.md').read_text(encoding='utf-8')

@@ -22,6 +22,7 @@ import sam_model
 import sam_scoring
 import scene_cache
 import train_sam
+from training import run
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -132,7 +133,7 @@ def test_images_that_are_no_whole_number_of_windows_are_refused():
 
 def test_twenty_steps_lower_the_losses(scenes):
     # Three proposals always: the loss of one alone is another.
-    training = train_sam.Training(train_sam.Recipe(steps=40, batch=2, multimask=1.0, scenes=48), scenes)
+    training = train_sam.SamTraining(train_sam.Recipe(steps=40, batch=2, multimask=1.0, scenes=48), scenes)
     losses = [training.advance() for _ in range(20)]
     for way in ('point', 'pair', 'box', 'again'):
         first, last = (sum(found[way] for found in part) for part in (losses[:3], losses[-3:]))
@@ -140,7 +141,7 @@ def test_twenty_steps_lower_the_losses(scenes):
 
 
 def test_masks_are_handed_back_with_the_same_points(scenes, monkeypatch):
-    training = train_sam.Training(train_sam.Recipe(steps=1, batch=2, scenes=48), scenes)
+    training = train_sam.SamTraining(train_sam.Recipe(steps=1, batch=2, scenes=48), scenes)
     batch = training.batches(0)._replace(again='pair')
     calls = []
 
@@ -166,10 +167,10 @@ def test_masks_are_handed_back_with_the_same_points(scenes, monkeypatch):
 
 def test_an_interrupted_run_ends_with_the_same_weights(scenes, tmp_path):
     recipe = train_sam.Recipe(steps=4, batch=1, scenes=48)
-    whole = train_sam.Training(recipe, scenes)
-    train_sam.run(whole, tmp_path / 'whole', quiet=True)
+    whole = train_sam.SamTraining(recipe, scenes)
+    run(whole, tmp_path / 'whole', quiet=True)
 
-    broken = train_sam.Training(recipe, scenes)
+    broken = train_sam.SamTraining(recipe, scenes)
     advance = broken.advance
 
     def killed_on_the_way():
@@ -179,26 +180,26 @@ def test_an_interrupted_run_ends_with_the_same_weights(scenes, tmp_path):
 
     broken.advance = killed_on_the_way
     with pytest.raises(KeyboardInterrupt):
-        train_sam.run(broken, tmp_path / 'broken', every=2, quiet=True)
-    again = train_sam.Training(recipe, scenes)
+        run(broken, tmp_path / 'broken', every=2, quiet=True)
+    again = train_sam.SamTraining(recipe, scenes)
     assert again.resume(tmp_path / 'broken')
     assert again.step == 2
-    train_sam.run(again, tmp_path / 'broken', quiet=True)
+    run(again, tmp_path / 'broken', quiet=True)
     for ours, theirs in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-    assert not train_sam.Training(recipe, scenes).resume(tmp_path / 'nowhere')
+    assert not train_sam.SamTraining(recipe, scenes).resume(tmp_path / 'nowhere')
 
 
 def test_another_recipe_does_not_go_on(scenes, tmp_path):
-    train_sam.run(train_sam.Training(train_sam.Recipe(steps=1, batch=1), scenes), tmp_path, quiet=True)
-    other = train_sam.Training(train_sam.Recipe(steps=1, batch=1, rate=1e-3), scenes)
+    run(train_sam.SamTraining(train_sam.Recipe(steps=1, batch=1), scenes), tmp_path, quiet=True)
+    other = train_sam.SamTraining(train_sam.Recipe(steps=1, batch=1, rate=1e-3), scenes)
     with pytest.raises(UserError, match=r'was trained with rate = 0\.002, not 0\.001: give the same'):
         other.resume(tmp_path)
 
 
 def test_the_folder_is_a_segmenter_that_gives_the_models_masks(scenes, tmp_path):
-    training = train_sam.Training(train_sam.Recipe(steps=2, batch=2), scenes)
-    train_sam.run(training, tmp_path, quiet=True)
+    training = train_sam.SamTraining(train_sam.Recipe(steps=2, batch=2), scenes)
+    run(training, tmp_path, quiet=True)
     weights = tmp_path / 'model.safetensors'
     assert stat.S_IMODE(weights.stat().st_mode) == 0o644
     assert weights.stat().st_size < 2_300_000

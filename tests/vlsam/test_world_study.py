@@ -29,6 +29,7 @@ import study_tables
 import train_vlm
 from study_scores import Bootstrap, Estimate, Study
 from study_settings import Setting
+from training import run
 
 PROMPT = 70  # one token, 64 patches, five words
 COMMON = 16
@@ -344,8 +345,8 @@ def test_what_cannot_be_studied_is_refused(tmp_path):
 
 
 def test_a_model_that_learned_nothing_names_nothing_true(tmp_path):
-    training = train_vlm.Training(train_vlm.Recipe(steps=1, batch=2), scene_cache.draw_scenes(4))
-    train_vlm.run(training, tmp_path / 'vlm', quiet=True)
+    training = train_vlm.VlmTraining(train_vlm.Recipe(steps=1, batch=2), scene_cache.draw_scenes(4))
+    run(training, tmp_path / 'vlm', quiet=True)
     arguments = ['--scenes', '2', '--out', str(tmp_path / 'a.md'), '--json', str(tmp_path / 'a.json')]
     with pytest.raises(UserError, match='names nothing true in 2 scenes; train it for longer'):
         prompt_study.main(['--model', str(tmp_path / 'vlm'), *arguments])

@@ -17,6 +17,7 @@ import scene_cache
 import train_vlm
 import vlm_batches
 import vlm_scoring
+from training import run
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -89,7 +90,7 @@ def test_a_batch_depends_on_seed_and_step_alone(scenes):
 
 
 def test_twenty_steps_lower_the_loss(scenes, recipe):
-    training = train_vlm.Training(recipe, scenes)
+    training = train_vlm.VlmTraining(recipe, scenes)
     losses = [training.advance() for _ in range(20)]
     first, last = losses[:3], losses[-3:]
     for name, share in (('words', 0.75), ('patches', 0.8)):
@@ -98,10 +99,10 @@ def test_twenty_steps_lower_the_loss(scenes, recipe):
 
 def test_an_interrupted_run_ends_with_the_same_weights(scenes, tmp_path):
     recipe = train_vlm.Recipe(steps=6, eyes=0.5, batch=4, scenes=48)
-    whole = train_vlm.Training(recipe, scenes)
-    train_vlm.run(whole, tmp_path / 'whole', quiet=True)
+    whole = train_vlm.VlmTraining(recipe, scenes)
+    run(whole, tmp_path / 'whole', quiet=True)
 
-    broken = train_vlm.Training(recipe, scenes)
+    broken = train_vlm.VlmTraining(recipe, scenes)
     advance = broken.advance
 
     def killed_after_five():
@@ -111,18 +112,18 @@ def test_an_interrupted_run_ends_with_the_same_weights(scenes, tmp_path):
 
     broken.advance = killed_after_five
     with pytest.raises(KeyboardInterrupt):
-        train_vlm.run(broken, tmp_path / 'broken', every=2, quiet=True)
-    again = train_vlm.Training(recipe, scenes)
+        run(broken, tmp_path / 'broken', every=2, quiet=True)
+    again = train_vlm.VlmTraining(recipe, scenes)
     assert again.resume(tmp_path / 'broken')
     assert again.step == 4
-    train_vlm.run(again, tmp_path / 'broken', quiet=True)
+    run(again, tmp_path / 'broken', quiet=True)
     for ours, theirs in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 
 def test_another_recipe_does_not_go_on(scenes, tmp_path):
-    train_vlm.run(train_vlm.Training(train_vlm.Recipe(steps=1, batch=2), scenes), tmp_path, quiet=True)
-    other = train_vlm.Training(train_vlm.Recipe(steps=2, batch=2), scenes)
+    run(train_vlm.VlmTraining(train_vlm.Recipe(steps=1, batch=2), scenes), tmp_path, quiet=True)
+    other = train_vlm.VlmTraining(train_vlm.Recipe(steps=2, batch=2), scenes)
     with pytest.raises(UserError, match='was trained with steps = 1, not 2'):
         other.resume(tmp_path)
 
@@ -130,8 +131,8 @@ def test_another_recipe_does_not_go_on(scenes, tmp_path):
 def test_the_folder_loads_as_any_model_and_says_the_same(scenes, tmp_path):
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    training = train_vlm.Training(train_vlm.Recipe(steps=2, batch=4), scenes)
-    train_vlm.run(training, tmp_path, quiet=True)
+    training = train_vlm.VlmTraining(train_vlm.Recipe(steps=2, batch=4), scenes)
+    run(training, tmp_path, quiet=True)
     model, processor = (
         AutoModelForImageTextToText.from_pretrained(tmp_path),
         AutoProcessor.from_pretrained(tmp_path),

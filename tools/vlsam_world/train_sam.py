@@ -11,13 +11,8 @@ as ``from_pretrained`` takes them.
 
 import argparse
 import dataclasses
-import json
-import math
-import os
 import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,10 +20,12 @@ from sam_batches import SamBatch, SamBatches
 from sam_losses import sam_losses
 from sam_model import build_sam, build_sam_processor, decode
 from sam_scoring import choose, score_segmentation
-from scene_cache import Scenes, cached_scenes
-from torch import Tensor, nn
+from scene_cache import Scenes
+from torch import Tensor
+from training import Training, check_recipe, train
+from training import parse_args as read_arguments
 
-from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.errors import run_tool
 from atss_ext.vlsam.world.scenes import SPEC, scene_of
 
 
@@ -64,19 +61,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
-        for name in ('steps', 'batch', 'scenes'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name} must be at least 1, but is {getattr(self, name)}.')
-        for name in ('multimask', 'parts'):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f'{name} must be from 0 to 1, but is {getattr(self, name)}.')
-        for name in ('rate', 'decay', 'focal_weight', 'gamma', 'iou_weight'):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f'{name} must be at least 0, but is {getattr(self, name)}.')
+        factors = ('rate', 'decay', 'focal_weight', 'gamma', 'iou_weight')
+        check_recipe(self, ('steps', 'batch', 'scenes'), ('multimask', 'parts'), factors)
 
 
-class Training:
-    """A model, its optimizer and how far they are.
+class SamTraining(Training):
+    """The model, its optimizer and how far they are.
 
     Args:
         recipe: what to do.
@@ -99,23 +89,13 @@ class Training:
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98))
 
-    def rate(self) -> float:
-        """The learning rate of this step: a short rise, then half a cosine."""
-        steps, rise = self.recipe.steps, max(1, min(200, self.recipe.steps // 20))
-        fall = 0.5 * (1 + math.cos(math.pi * self.step / steps))
-        return self.recipe.rate * min(1.0, (self.step + 1) / rise) * max(fall, 0.01)
-
     def advance(self) -> dict[str, float]:
         """One step; its losses."""
         for group in self.optimizer.param_groups:
-            group['lr'] = self.rate()
+            group['lr'] = self.rate_at()
         self.model.train()
         losses = self.losses(self.batches(self.step))
-        self.optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
-        nn.utils.clip_grad_norm_(self.weights, 1.0)
-        self.optimizer.step()
-        self.step += 1
+        self.update(torch.stack(list(losses.values())).sum())
         return {name: loss.item() for name, loss in losses.items()}
 
     def losses(self, batch: SamBatch) -> dict[str, Tensor]:
@@ -135,134 +115,32 @@ class Training:
         losses['iou'] = self.recipe.iou_weight * torch.stack(errors).sum()
         return losses
 
-    def save(self, folder: Path) -> None:
-        """Write the checkpoint and the model; a kill meanwhile leaves the former ones."""
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            'recipe': dataclasses.asdict(self.recipe),
-            'step': self.step,
-            'model': self.model.state_dict(),
-            'optimizer': self.optimizer.state_dict(),
-        }
-        partial = folder / 'checkpoint.pt.partial'
-        torch.save(state, partial)
-        os.replace(partial, folder / 'checkpoint.pt')
-        exported = folder / '.partial'
-        self.model.save_pretrained(exported)
-        self.processor.save_pretrained(exported)
-        for path in exported.iterdir():
-            path.chmod(0o644)  # safetensors are written for their owner alone
-            os.replace(path, folder / path.name)
-        exported.rmdir()
 
-    def resume(self, folder: Path) -> bool:
-        """Go on from a checkpoint; False where there is none.
-
-        Raises:
-            UserError: it was made with another recipe.
-        """
-        path = folder / 'checkpoint.pt'
-        if not path.is_file():
-            return False
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-        wanted = dataclasses.asdict(self.recipe)
-        for name in sorted(wanted.keys() | state['recipe'].keys()):
-            before, now = state['recipe'].get(name), wanted.get(name)
-            if before != now:
-                raise UserError(
-                    f'{path} was trained with {name} = {before}, not {now}: give the same, or another --out.'
-                )
-        self.step = state['step']
-        self.model.load_state_dict(state['model'])
-        self.optimizer.load_state_dict(state['optimizer'])
-        return True
-
-
-def run(training: Training, folder: Path, every: int = 500, quiet: bool = False) -> dict[str, float]:
-    """Train to the end; the mean losses of the last steps.
-
-    Args:
-        training: fresh or resumed.
-        folder: of checkpoints.
-        every: steps between two checkpoints.
-        quiet: print nothing.
-    """
-    started, first, steps = time.monotonic(), training.step, training.recipe.steps
-    means: dict[str, float] = {}
-    while training.step < steps:
-        for name, loss in training.advance().items():
-            means[name] = loss if name not in means else 0.98 * means[name] + 0.02 * loss
-        if training.step % every == 0 or training.step == steps:
-            training.save(folder)
-        if not quiet and (training.step % 50 == 0 or training.step == steps):
-            left = (time.monotonic() - started) / (training.step - first) * (steps - training.step)
-            shown = ', '.join(f'{name} {loss:.4f}' for name, loss in sorted(means.items()))
-            print(f'step {training.step}/{steps}: loss of {shown}; {left / 60:.1f} min left', flush=True)
-    return means
-
-
-def check(training: Training, count: int) -> dict[str, dict[str, dict[str, float]]]:
+def check(training: SamTraining, count: int) -> dict[str, Any]:
     """Scores of each way to prompt on ``count`` scenes neither trained on nor held out, and on corners."""
     scenes = [scene_of('check', index) for index in range(count)]
-    return {
+    found = {
         name: {
             way: score._asdict()
             for way, score in score_segmentation(training.model, scenes, corners=corners).items()
         }
         for name, corners in (('whole', False), ('corners', True))
     }
+    for name, scores in found.items():
+        for way, score in scores.items():
+            shown = ', '.join(f'{key} {value:.3f}' for key, value in score.items())
+            print(f'{name}, {count} scenes, {way}: {shown}', flush=True)
+    return {'segmentation': found}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    recipe = Recipe()
-    parser = argparse.ArgumentParser(description='Train the small SAM of the world.')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/vlsam_world/sam'))
-    parser.add_argument('--cache', type=Path, default=Path('work_dirs/vlsam_world/scenes'))
-    for field in dataclasses.fields(recipe):
-        value = getattr(recipe, field.name)
-        parser.add_argument(f'--{field.name.replace("_", "-")}', type=type(value), default=value)
-    parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--workers', type=int, default=0, help='processes that draw the scenes; 0: this one')
-    parser.add_argument('--save-every', type=int, default=500, help='steps between two checkpoints')
-    parser.add_argument('--check-scenes', type=int, default=200, help='scenes to score at the end; 0: none')
-    return parser.parse_args(argv)
+    return read_arguments(argv, Recipe(), 'Train the small SAM of the world.', 'sam', 'score')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw the scenes, train, and say how well the model segments."""
-    args = parse_args(argv)
-    for name in ('threads', 'save_every'):
-        if getattr(args, name) < 1:
-            raise UserError(f'--{name.replace("_", "-")} must be at least 1, but is {getattr(args, name)}.')
-    torch.set_num_threads(args.threads)
-    started = time.monotonic()
-    try:
-        recipe = Recipe(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)})
-        scenes = cached_scenes(args.cache, recipe.scenes, args.workers, progress=_drawing)
-        training = Training(recipe, scenes)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    if training.resume(args.out):
-        print(f'going on from step {training.step}', flush=True)
-    losses = run(training, args.out, args.save_every)
-    result: dict[str, Any] = {
-        'losses': losses,
-        'minutes': (time.monotonic() - started) / 60,
-        'recipe': dataclasses.asdict(recipe),
-    }
-    if args.check_scenes:
-        result['segmentation'] = check(training, args.check_scenes)
-        for name, scores in result['segmentation'].items():
-            for way, score in scores.items():
-                shown = ', '.join(f'{key} {value:.3f}' for key, value in score.items())
-                print(f'{name}, {args.check_scenes} scenes, {way}: {shown}', flush=True)
-    (args.out / 'training.json').write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
-
-
-def _drawing(done: int, total: int) -> None:
-    if done % 5000 == 0 or done == total:
-        print(f'drawn {done}/{total} scenes', flush=True)
+    train(parse_args(argv), Recipe, SamTraining, check)
 
 
 if __name__ == '__main__':

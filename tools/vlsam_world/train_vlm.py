@@ -10,19 +10,17 @@ same weights. The folder then holds the model and its processor as ``from_pretra
 
 import argparse
 import dataclasses
-import json
-import math
-import os
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from scene_cache import Scenes, cached_scenes
-from torch import Tensor, nn
+from scene_cache import Scenes
+from torch import Tensor
 from torch.nn import functional
+from training import Training, check_recipe, train
+from training import parse_args as read_arguments
 from vlm_batches import IGNORED, Batch, Batches
 from vlm_model import WIDTH, PatchHeads, build_model
 from vlm_scoring import answers, score_names, split_names
@@ -62,16 +60,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
-        for name in ('steps', 'batch', 'scenes', 'patch'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name} must be at least 1, but is {getattr(self, name)}.')
-        for name in ('eyes', 'parts'):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f'{name} must be from 0 to 1, but is {getattr(self, name)}.')
+        check_recipe(self, ('steps', 'batch', 'scenes', 'patch'), ('eyes', 'parts'), ('rate', 'decay'))
 
 
-class Training:
-    """A model, its optimizer and how far they are.
+class VlmTraining(Training):
+    """The model, the heads that teach its eyes, and how far they are.
 
     Args:
         recipe: what to do.
@@ -103,29 +96,17 @@ class Training:
         """The step in which the words begin to learn."""
         return int(self.recipe.steps * self.recipe.eyes)
 
-    def rate(self, late: bool) -> float:
-        """The learning rate of this step: a short rise, then half a cosine; words rise when they begin."""
-        recipe, rise = self.recipe, max(1, min(200, self.recipe.steps // 20))
-        begun = self.step - (self.first_words if late else 0)
-        fall = 0.5 * (1 + math.cos(math.pi * self.step / recipe.steps))
-        return recipe.rate * min(1.0, max(0, begun + 1) / rise) * max(fall, 0.01)
-
     def advance(self) -> dict[str, float]:
         """One step; its losses."""
         for group in self.optimizer.param_groups:
-            group['lr'] = self.rate(bool(group['late']))
+            group['lr'] = self.rate_at(self.first_words if group['late'] else 0)
         self.model.train()
         batch = self.batches(self.step)
         losses = self.losses(batch)
         total = losses['patches'] * (self.recipe.patch_weight if 'words' in losses else 1)
         if 'words' in losses:
             total = total + losses['words']
-        self.optimizer.zero_grad()
-        total.backward()
-        weights = [p for group in self.optimizer.param_groups for p in group['params']]
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        self.optimizer.step()
-        self.step += 1
+        self.update(total)
         return {name: loss.item() for name, loss in losses.items()}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -146,128 +127,35 @@ class Training:
         losses['patches'] = self.heads(tokens, batch.categories.reshape(-1), batch.orders.reshape(-1))
         return losses
 
-    def save(self, folder: Path) -> None:
-        """Write the checkpoint and the model; a kill meanwhile leaves the former ones."""
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            'recipe': dataclasses.asdict(self.recipe),
-            'words': list(vocabulary()),
-            'step': self.step,
-            'model': self.model.state_dict(),
-            'heads': self.heads.state_dict(),
-            'optimizer': self.optimizer.state_dict(),
-        }
-        partial = folder / 'checkpoint.pt.partial'
-        torch.save(state, partial)
-        os.replace(partial, folder / 'checkpoint.pt')
-        exported = folder / '.partial'
-        self.model.save_pretrained(exported)
-        self.processor.save_pretrained(exported)
-        for path in exported.iterdir():
-            os.replace(path, folder / path.name)
-        exported.rmdir()
+    def extra_state(self) -> dict[str, Any]:
+        """The words the model knows, and the heads."""
+        return {'words': list(vocabulary()), 'heads': self.heads.state_dict()}
 
-    def resume(self, folder: Path) -> bool:
-        """Go on from a checkpoint; False where there is none.
-
-        Raises:
-            UserError: it was made with another recipe.
-        """
-        path = folder / 'checkpoint.pt'
-        if not path.is_file():
-            return False
-        state = torch.load(path, weights_only=True)
-        wanted = dataclasses.asdict(self.recipe)
-        for name, value in state['recipe'].items():
-            if wanted[name] != value:
-                raise UserError(
-                    f'{path} was trained with {name} = {value}, not {wanted[name]}: give the same, or '
-                    'another --out.'
-                )
+    def load_extra_state(self, state: Mapping[str, Any], path: Path) -> None:
+        """Take the heads, if the words are the same."""
         if state['words'] != list(vocabulary()):
             raise UserError(f'{path} knows other words than the world has now: give another --out.')
-        self.step = state['step']
-        self.model.load_state_dict(state['model'])
         self.heads.load_state_dict(state['heads'])
-        self.optimizer.load_state_dict(state['optimizer'])
-        return True
 
 
-def run(training: Training, folder: Path, every: int = 500, quiet: bool = False) -> dict[str, float]:
-    """Train to the end; the mean losses of the last steps.
-
-    Args:
-        training: fresh or resumed.
-        folder: of checkpoints.
-        every: steps between two checkpoints.
-        quiet: print nothing.
-    """
-    started, first, steps = time.monotonic(), training.step, training.recipe.steps
-    means: dict[str, float] = {}
-    while training.step < steps:
-        for name, loss in training.advance().items():
-            means[name] = loss if name not in means else 0.98 * means[name] + 0.02 * loss
-        if training.step % every == 0 or training.step == steps:
-            training.save(folder)
-        if not quiet and (training.step % 50 == 0 or training.step == steps):
-            left = (time.monotonic() - started) / (training.step - first) * (steps - training.step)
-            shown = ', '.join(f'{name} {loss:.4f}' for name, loss in sorted(means.items()))
-            print(f'step {training.step}/{steps}: loss of {shown}; {left / 60:.1f} min left', flush=True)
-    return means
-
-
-def check(training: Training, count: int) -> dict[str, float]:
+def check(training: VlmTraining, count: int) -> dict[str, Any]:
     """Names precision and recall on ``count`` scenes that are neither trained on nor held out."""
     scenes = [scene_of('check', index) for index in range(count)]
     said = answers(training.model, training.processor, [scene.image for scene in scenes])
     score = score_names([split_names(text) for text in said], [list(names_in_order(s)) for s in scenes])
-    return score._asdict()
+    print(f'names of {count} scenes: {score._asdict()}', flush=True)
+    return {'names': score._asdict()}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    recipe = Recipe()
-    parser = argparse.ArgumentParser(description='Train the small vision-language model of the world.')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/vlsam_world/vlm'))
-    parser.add_argument('--cache', type=Path, default=Path('work_dirs/vlsam_world/scenes'))
-    for field in dataclasses.fields(recipe):
-        value = getattr(recipe, field.name)
-        parser.add_argument(f'--{field.name.replace("_", "-")}', type=type(value), default=value)
-    parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--workers', type=int, default=0, help='processes that draw the scenes; 0: this one')
-    parser.add_argument('--save-every', type=int, default=500, help='steps between two checkpoints')
-    parser.add_argument('--check-scenes', type=int, default=200, help='scenes to name at the end; 0: none')
-    return parser.parse_args(argv)
+    description = 'Train the small vision-language model of the world.'
+    return read_arguments(argv, Recipe(), description, 'vlm', 'name')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw the scenes, train, and say how well the model names."""
-    args = parse_args(argv)
-    torch.set_num_threads(args.threads)
-    try:
-        recipe = Recipe(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)})
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    started = time.monotonic()
-    scenes = cached_scenes(args.cache, recipe.scenes, args.workers, progress=_drawing)
-    training = Training(recipe, scenes)
-    if training.resume(args.out):
-        print(f'going on from step {training.step}', flush=True)
-    losses = run(training, args.out, args.save_every)
-    result = {
-        'losses': losses,
-        'minutes': (time.monotonic() - started) / 60,
-        'recipe': dataclasses.asdict(recipe),
-    }
-    if args.check_scenes:
-        result['names'] = check(training, args.check_scenes)
-        print(f'names of {args.check_scenes} scenes: {result["names"]}', flush=True)
-    (args.out / 'training.json').write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
-
-
-def _drawing(done: int, total: int) -> None:
-    if done % 5000 == 0 or done == total:
-        print(f'drawn {done}/{total} scenes', flush=True)
+    train(parse_args(argv), Recipe, VlmTraining, check)
 
 
 if __name__ == '__main__':
