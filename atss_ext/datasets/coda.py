@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 from mmdet.datasets import CocoDataset
 from mmengine.fileio import get_local_path
 
-from atss_ext.datasets.annotation_checks_coda import CODA_BASE_COMMON, CODA_CLASSES, CODA_COMMON
+from atss_ext.datasets.annotation_checks.coda import CODA_BASE_COMMON, CODA_CLASSES, CODA_COMMON
 from atss_ext.datasets.checks import DataError, read_coco
 from atss_ext.registry import DATASETS
 

@@ -8,8 +8,8 @@ from typing import Any
 from mmdet.datasets import CocoDataset, LVISV1Dataset
 from mmdet.datasets.api_wrappers import COCO
 
-from atss_ext.datasets.annotation_checks_images import COCO_URL
-from atss_ext.datasets.annotation_checks_lvis import LISTS
+from atss_ext.datasets.annotation_checks.images import COCO_URL
+from atss_ext.datasets.annotation_checks.lvis import LISTS
 from atss_ext.datasets.checks import DataError
 from atss_ext.registry import DATASETS
 

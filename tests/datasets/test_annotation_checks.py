@@ -8,7 +8,7 @@ import pytest
 from small_annotations import RUNS, TRIANGLE, annotation, coco_file, coda_file, image, lvis_file
 
 from atss_ext.datasets.annotation_checks import check_annotations, detect_kind, read_annotations
-from atss_ext.datasets.annotation_checks_coda import CODA_CLASSES, CODA_COMMON
+from atss_ext.datasets.annotation_checks.coda import CODA_CLASSES, CODA_COMMON
 
 NAN = float('nan')
 

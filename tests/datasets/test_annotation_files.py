@@ -13,9 +13,9 @@ from small_annotations import coco_file, image, lvis_file
 
 from atss_ext.datasets import ShapesSpec, write_coco
 from atss_ext.datasets.annotation_checks import check_annotations, read_annotations
-from atss_ext.datasets.annotation_checks_images import check_images
-from atss_ext.datasets.annotation_checks_segments import rle_lengths
-from atss_ext.datasets.annotation_checks_table import read_table
+from atss_ext.datasets.annotation_checks.images import check_images
+from atss_ext.datasets.annotation_checks.segments import rle_lengths
+from atss_ext.datasets.annotation_checks.table import read_table
 from atss_ext.datasets.checks import DataError
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'datasets' / 'check_annotations.py'

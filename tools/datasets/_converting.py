@@ -9,7 +9,7 @@ from typing import Any
 
 from atss_ext.cli.errors import UserError
 from atss_ext.datasets.annotation_checks import check_annotations
-from atss_ext.datasets.annotation_checks_images import read_size
+from atss_ext.datasets.annotation_checks.images import read_size
 from atss_ext.vlsam.atomic import replacing
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')

@@ -19,7 +19,7 @@ from _stratify import stratify
 
 from atss_ext.cli.errors import UserError, run_tool
 from atss_ext.datasets.annotation_checks import read_annotations
-from atss_ext.datasets.annotation_checks_table import Table, read_table
+from atss_ext.datasets.annotation_checks.table import Table, read_table
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

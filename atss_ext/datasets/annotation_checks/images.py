@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from atss_ext.datasets.annotation_checks_table import Finding, Table, found
+from atss_ext.datasets.annotation_checks.table import Finding, Table, found
 
 Progress = Callable[[int, int], None]
 

@@ -8,7 +8,7 @@ all. A negative or infinite number makes the overlaps of pycocotools meaningless
 import numpy as np
 from numpy.typing import NDArray
 
-from atss_ext.datasets.annotation_checks_table import Finding, Table, found, number_rows, numbers
+from atss_ext.datasets.annotation_checks.table import Finding, Table, found, number_rows, numbers
 
 TOLERANCE = 0.02
 """Pixels by which a box may reach over its image unnoticed: both its numbers rounded to two decimals."""

@@ -6,7 +6,7 @@ Source: the documentation at https://coda-dataset.github.io and Li et al., *CODA
 from collections.abc import Iterable
 from typing import Any
 
-from atss_ext.datasets.annotation_checks_table import Finding, Table, found
+from atss_ext.datasets.annotation_checks.table import Finding, Table, found
 
 CODA_COMMON = ('pedestrian', 'cyclist', 'car', 'truck', 'tram', 'tricycle', 'bus')
 """The common categories of CODA2022: ids 1 to 7 there."""

@@ -15,12 +15,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from atss_ext.datasets.annotation_checks_boxes import check_boxes, check_crowds
-from atss_ext.datasets.annotation_checks_coda import check_coda, looks_like_coda
-from atss_ext.datasets.annotation_checks_images import Progress, check_images, image_names
-from atss_ext.datasets.annotation_checks_lvis import LISTS, check_lvis
-from atss_ext.datasets.annotation_checks_segments import check_segmentations
-from atss_ext.datasets.annotation_checks_table import Finding, Table, found, read_table
+from atss_ext.datasets.annotation_checks.boxes import check_boxes, check_crowds
+from atss_ext.datasets.annotation_checks.coda import check_coda, looks_like_coda
+from atss_ext.datasets.annotation_checks.images import Progress, check_images, image_names
+from atss_ext.datasets.annotation_checks.lvis import LISTS, check_lvis
+from atss_ext.datasets.annotation_checks.segments import check_segmentations
+from atss_ext.datasets.annotation_checks.table import Finding, Table, found, read_table
 from atss_ext.datasets.checks import DataError
 
 __all__ = ['Finding', 'Kind', 'Report', 'check_annotations', 'detect_kind', 'read_annotations']

@@ -8,7 +8,7 @@ to 10, up to 100, more).
 
 from typing import Any
 
-from atss_ext.datasets.annotation_checks_table import Finding, Table, found
+from atss_ext.datasets.annotation_checks.table import Finding, Table, found
 
 LISTS = ('neg_category_ids', 'not_exhaustive_category_ids')
 _SHORT = {'neg_category_ids': 'negative', 'not_exhaustive_category_ids': 'partial'}

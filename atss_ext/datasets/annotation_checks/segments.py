@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atss_ext.datasets.annotation_checks_table import Finding, Table, found
+from atss_ext.datasets.annotation_checks.table import Finding, Table, found
 
 _CHUNK = 20_000  # annotations whose numbers are in memory at once
 
