@@ -47,7 +47,8 @@ def test_the_weights_reproduce_the_published_table(demo):
             assert row[figure] == pytest.approx(expected[figure], abs=0.01), (row['name'], figure)
     for figure in ('precision', 'recall'):
         assert summary[f'names_{figure}'] == pytest.approx(published['names'][figure], abs=0.01)
-    assert summary['oracle_ratio'] == pytest.approx(published['oracle_ratio'], abs=0.01)
+    for figure in ('oracle_ratio', 'paper_ratio'):
+        assert summary[figure] == pytest.approx(published[figure], abs=0.01)
 
 
 def test_the_demo_shows_the_table_and_pictures(demo):
@@ -66,7 +67,7 @@ def test_the_published_figures_keep_the_promises():
     assert PUBLISHED['scenes'] == 200
     assert PUBLISHED['split'] == 'held-out'
     assert min(PUBLISHED['names']['precision'], PUBLISHED['names']['recall']) >= 0.9
-    assert PUBLISHED['oracle_ratio'] >= 0.74
+    assert min(PUBLISHED['oracle_ratio'], PUBLISHED['paper_ratio']) >= 0.74
 
 
 def test_the_page_shows_the_published_table():

@@ -98,7 +98,7 @@ def test_the_table_by_hand(pipeline):
         for figure in ('mAR', 'AR50', 'AR75', 'mask_mAR', 'named_mAR'):
             assert row[figure] == pytest.approx(0.75), (row['name'], figure)
     assert table['rows'][-1]['mAR'] == 1
-    assert table['oracle_ratio'] == pytest.approx(0.75)
+    assert table['oracle_ratio'] == table['paper_ratio'] == pytest.approx(0.75)
     assert table['rows'][0]['detections'] == 1  # three in three scenes, and none in corner views
     assert table['scenes'] == 3
 
@@ -107,6 +107,7 @@ def test_a_part_of_the_scenes_has_a_table_of_its_own(pipeline):
     found = ablation.run(pipeline, SCENES, rows=[])
     assert found.table(1)['names']['recall'] == pytest.approx(2 / 3)
     assert found.table(1)['rows'][0]['mAR'] == pytest.approx(2 / 3)
+    assert found.table(1)['paper_ratio'] is None
 
 
 def test_sharing_asks_once_and_changes_nothing(pipeline):
@@ -152,11 +153,13 @@ def test_tables_for_people():
         'names': {'precision': 0.9, 'recall': 0.8, 'exact': 0.75},
         'rows': [{'name': 'one', **row}],
         'oracle_ratio': 0.815,
+        'paper_ratio': 0.641,
     }
     written = markdown(table)
     assert written.startswith('`python x.py`: 4 scenes of the split "rules" (seed 7). Names')
     assert 'precision 0.900, recall 0.800; 75% of the sentences' in written
-    assert 'reaches 82% of the mAR' in written
+    assert "the whole method of the paper reaches 64%, this world's settings reach 82%." in written
+    assert 'the paper' not in markdown({**table, 'paper_ratio': None})
     assert written.endswith('| one | 50.0 | 75.0 | 25.0 | 40.0 | 30.0 | 2.2 |')
     assert 'one      50.0      75.0      25.0      40.0      30.0       2.2' in plain(table)
 
@@ -178,3 +181,9 @@ def test_a_page_is_filled_between_its_marks(tmp_path):
         pages.fill_page(page, 'other', '')
     with pytest.raises(UserError, match='does not exist'):
         ablation.main(['--page', str(tmp_path / 'none.md')])
+
+
+def test_a_file_in_the_place_of_a_folder_is_said_before_anything_is_measured(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match=r'the folder .*file cannot be made \(.+\); choose another'):
+        ablation.main(['--json', str(tmp_path / 'file' / 'table.json')])

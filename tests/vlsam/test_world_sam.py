@@ -290,11 +290,11 @@ def test_nothing_to_score_is_refused(scenes):
 
 
 def test_the_command_trains_and_says_how_well_it_segments(tmp_path, capsys):
-    arguments = ['--steps', '2', '--batch', '2', '--scenes', '8', '--check-scenes', '2']
+    arguments = ['--steps', '20', '--batch', '2', '--scenes', '8', '--check-scenes', '2']
     places = ['--out', str(tmp_path / 'sam'), '--cache', str(tmp_path / 'scenes')]
     train_sam.main([*arguments, *places])
     printed = capsys.readouterr().out
-    assert 'step 2/2: loss of again' in printed
+    assert 'step 20/20: loss of again' in printed
     assert 'whole, 2 scenes, gt box: mask_iou' in printed
     written = json.loads((tmp_path / 'sam' / 'training.json').read_text(encoding='utf-8'))
     assert written['recipe']['batch'] == 2

@@ -56,6 +56,7 @@ TABLE = {
         }
     ],
     'oracle_ratio': 0.763,
+    'paper_ratio': 0.5,
 }
 
 

@@ -153,14 +153,25 @@ def test_scores_of_names():
 
 
 def test_the_command_trains_and_says_how_well_it_names(tmp_path, capsys):
-    arguments = ['--steps', '2', '--batch', '2', '--scenes', '8', '--check-scenes', '2']
+    arguments = ['--steps', '20', '--batch', '2', '--scenes', '8', '--check-scenes', '2']
     train_vlm.main([*arguments, '--out', str(tmp_path / 'vlm'), '--cache', str(tmp_path / 'scenes')])
     printed = capsys.readouterr().out
-    assert 'step 2/2: loss of patches' in printed
+    assert 'step 20/20: loss of patches' in printed
     assert 'names of 2 scenes' in printed
     assert (tmp_path / 'vlm' / 'training.json').is_file()
     with pytest.raises(UserError, match='steps must be at least 1, but is 0'):
-        train_vlm.main(['--steps', '0'])
+        train_vlm.main(['--steps', '0', '--out', str(tmp_path / 'vlm'), '--cache', str(tmp_path / 'scenes')])
+    (tmp_path / 'file').touch()
+    for option, value, message in (
+        ('--out', tmp_path / 'file', 'cannot be made'),
+        ('--cache', tmp_path / 'file', 'cannot be made'),
+        ('--seed', '-1', 'seed must be at least 0, but is -1'),
+        ('--workers', '-1', '--workers must be at least 0, but is -1'),
+        ('--check-scenes', '-1', '--check-scenes must be at least 0, but is -1'),
+    ):
+        places = ['--out', str(tmp_path / 'other'), '--cache', str(tmp_path / 'scenes')]
+        with pytest.raises(UserError, match=message):
+            train_vlm.main([*places, option, str(value)])
 
 
 def test_the_vocabulary_has_the_categories_of_the_world():

@@ -12,6 +12,10 @@ _NAIVE: dict[str, Any] = {
 }
 
 
+PAPER = '+ question ensemble'
+"""The row of the whole method."""
+
+
 class Row(NamedTuple):
     """One line of the table.
 
@@ -34,7 +38,7 @@ def paper_rows() -> list[Row]:
         ('+ point pairs', {'prompts': {'negatives': 1}}),
         ('+ refinement', {'refine': {'feedback': 1, 'resample': 1}}),
         ('+ multi-scale', {'corners': True}),
-        ('+ question ensemble', {'questions': 'default'}),
+        (PAPER, {'questions': 'default'}),
     ]
     rows, settings = [], dict(_NAIVE)
     for name, change in steps:

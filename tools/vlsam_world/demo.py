@@ -28,6 +28,7 @@ import atss_ext.cli  # noqa: F401
 import torch
 from ablation import CONFIG, SHIPPED, build_pipeline, run, write
 from ablation_table import markdown, plain
+from pages import make_folder
 
 from atss_ext.cli.errors import run_tool
 from atss_ext.datasets.shapes import Scene
@@ -53,8 +54,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'must be an integer of at least 1, but is {text}')
+    if not text.isdecimal() or not 1 <= int(text) <= 10**6:
+        raise argparse.ArgumentTypeError(f'must be an integer from 1 to 1,000,000, but is {text}')
     return int(text)
 
 
@@ -100,8 +101,6 @@ def draw_sheet(path: Path, scenes: Sequence[Scene], found: Sequence[Detections])
         f'Left: the truth. Then what VL-SAM found with a score of at least {_SCORE:g}, and the attention '
         'behind the best; the dot is its peak.'
     )
-    if not rows:  # a single scene may well be an empty one
-        rows.append(_sheet_row(0, scenes[0], found[0]))
     colours = {name: PALETTE[name.split()[0]] for name in SPEC.category_names}
     draw_open_ended_sheet(path, rows, 'VL-SAM on scenes it has never seen', note, colours)
     return path
@@ -147,6 +146,7 @@ def summarise(table: dict[str, Any], seconds: float, pictures: Path) -> dict[str
         'names_precision': table['names']['precision'],
         'names_recall': table['names']['recall'],
         'oracle_ratio': table['oracle_ratio'],
+        'paper_ratio': table['paper_ratio'],
         'rows': table['rows'],
         'scenes': table['scenes'],
         'split': SPLIT,
@@ -187,6 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the demo, with libraries' messages kept aside."""
     args = parse_args(argv)
     progress = Progress(sys.stdout)
+    make_folder(args.work_dir)
     try:
         with messages_to(args.work_dir / 'messages.log'):
             demonstrate(args, progress)

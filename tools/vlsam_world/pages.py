@@ -1,4 +1,7 @@
-"""Sections of a page that a tool fills: the lines between `<!-- NAME: begin -->` and `<!-- NAME: end -->`."""
+"""What the tools of the small world write: folders, and sections of pages.
+
+A section is the lines between `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
+"""
 
 import os
 from pathlib import Path
@@ -37,3 +40,15 @@ def fill_page(path: Path, name: str, section: str) -> None:
     partial = path.with_name(f'.{path.name}.partial')
     partial.write_text(f'{before}\n\n{section}\n\n{after}', encoding='utf-8')
     os.replace(partial, path)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results, before minutes are spent on them.
+
+    Raises:
+        UserError: it cannot be made, as where a file of that name is.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'the folder {path} cannot be made ({error.strerror}); choose another.') from error

@@ -135,6 +135,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f'{args.model} holds no model; make one with tools/vlsam_world/train_vlm.py.')
     if args.scenes < 1:
         raise UserError(f'--scenes must be at least 1, but is {args.scenes}.')
+    if args.threads < 1:
+        raise UserError(f'--threads must be at least 1, but is {args.threads}.')
     torch.set_num_threads(args.threads)
     started = time.monotonic()
     vlm = TransformersVLM(args.model, temperature=0, max_new_tokens=64, local_files_only=True)
@@ -155,4 +157,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(main))
+    sys.exit(run_tool(main, 'the same command starts again'))

@@ -10,7 +10,7 @@ METRICS = ('pair', 'hit', 'beside', 'auc')
 _ABOUT = """# What makes point prompts better
 
 The paper's steps from attention to points, and what may be done otherwise, compared in the small world: a
-LLaVA of about a million parameters with 8 x 8 image tokens, and scenes of 64 x 64 pixels with one to three
+LLaVA of 1.4 million parameters with 8 x 8 image tokens, and scenes of 64 x 64 pixels with one to three
 objects, of a split made for choosing options. What the model says itself is judged, true names only. Shares
 of objects, in whole scenes and in their four corners (there, objects of which at least half is in view):
 

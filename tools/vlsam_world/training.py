@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from pages import make_folder
 from scene_cache import Scenes, cached_scenes
 from torch import Tensor, nn
 
@@ -128,6 +129,8 @@ def check_recipe(
     for name in counts:
         if getattr(recipe, name) < 1:
             raise ValueError(f'{name} must be at least 1, but is {getattr(recipe, name)}.')
+    if recipe.seed < 0:
+        raise ValueError(f'seed must be at least 0, but is {recipe.seed}.')
     for name in shares:
         if not 0 <= getattr(recipe, name) <= 1:
             raise ValueError(f'{name} must be from 0 to 1, but is {getattr(recipe, name)}.')
@@ -203,9 +206,12 @@ def train(
     Raises:
         UserError: an argument is out of range, or the folder holds another training.
     """
-    for name in ('threads', 'save_every'):
-        if getattr(args, name) < 1:
-            raise UserError(f'--{name.replace("_", "-")} must be at least 1, but is {getattr(args, name)}.')
+    for name, least in (('threads', 1), ('save_every', 1), ('workers', 0), ('check_scenes', 0)):
+        if getattr(args, name) < least:
+            option = name.replace('_', '-')
+            raise UserError(f'--{option} must be at least {least}, but is {getattr(args, name)}.')
+    for folder in (args.out, args.cache.parent, args.cache):
+        make_folder(folder)
     torch.set_num_threads(args.threads)
     started = time.monotonic()
     try:
