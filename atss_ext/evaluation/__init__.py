@@ -1,5 +1,7 @@
 """Metrics of the scope atss_ext."""
 
+from atss_ext.evaluation.coda import CodaMetric
+from atss_ext.evaluation.lvis import LvisMetric
 from atss_ext.evaluation.open_ended_results import OpenEndedResults
 
-__all__ = ['OpenEndedResults']
+__all__ = ['CodaMetric', 'LvisMetric', 'OpenEndedResults']

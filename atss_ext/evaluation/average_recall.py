@@ -1,16 +1,13 @@
 """Average recall of open-ended detections, by pycocotools: the objects found, whatever their names."""
 
-import contextlib
-import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from atss_ext.evaluation.coco_scores import at_threshold, coco_scores, mean_of, xywh
 from atss_ext.vlsam.detections import Detections
 
 
@@ -74,61 +71,40 @@ def average_recall(
     known = sorted({name for truth in truths for name in truth.names})
     if not known:
         raise ValueError('there is no object in these images; recall needs one at least.')
-    ids = {name: number for number, name in enumerate(known, 1)}
-    results = [entry for number, one in enumerate(found) for entry in _results(number, one, ids)]
-    if not results:
-        return AverageRecall(0.0, 0.0, 0.0)
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = _coco(truths, ids)
-        scorer = COCOeval(truth, truth.loadRes(results), iou_type)
-        scorer.params.useCats = int(names)
-        scorer.params.maxDets = [max_detections]
-        scorer.evaluate()
-        scorer.accumulate()
+    ids = {name: number if names else 1 for number, name in enumerate(known, 1)}
+    # A category of its own without objects for names that no object has; it leaves the mean alone.
+    other = len(known) + 1 if names else 1
+    images = [
+        {'id': number, 'height': truth.masks.shape[1], 'width': truth.masks.shape[2]}
+        for number, truth in enumerate(truths)
+    ]
+    objects = [entry for number, truth in enumerate(truths) for entry in _objects(number, truth, ids)]
+    results = [entry for number, one in enumerate(found) for entry in _results(number, one, ids, other)]
+    scorer = coco_scores(images, objects, results, iou_type, [max_detections])
     recall = scorer.eval['recall'][:, :, 0, 0]  # [T, K], all areas
-    at = [np.isclose(scorer.params.iouThrs, threshold) for threshold in (0.5, 0.75)]
-    parts = [recall, *(recall[index] for index in at)]
-    return AverageRecall(*(float(part[part > -1].mean()) for part in parts))
+    at_50, at_75 = (recall[at_threshold(scorer, threshold)] for threshold in (0.5, 0.75))
+    return AverageRecall(mean_of(recall), mean_of(at_50), mean_of(at_75))
 
 
-def _coco(truths: Sequence[Truth], ids: dict[str, int]) -> COCO:
-    annotations: list[dict[str, Any]] = []
-    for image, truth in enumerate(truths):
-        for box, mask, name in zip(truth.boxes, truth.masks, truth.names, strict=True):
-            annotations.append(
-                {
-                    'id': len(annotations) + 1,
-                    'image_id': image,
-                    'category_id': ids[name],
-                    'bbox': _xywh(box),
-                    'area': float(mask.sum()),
-                    'segmentation': rle.encode(np.asfortranarray(mask, dtype=np.uint8)),
-                    'iscrowd': 0,
-                }
-            )
-    # Names that no object has are a category too: COCOeval sees no detection of others.
-    categories = [{'id': number, 'name': name} for name, number in ids.items()]
-    categories.append({'id': len(ids) + 1, 'name': ''})
-    coco = COCO()
-    coco.dataset = {
-        'images': [
-            {'id': image, 'height': truth.masks.shape[1], 'width': truth.masks.shape[2]}
-            for image, truth in enumerate(truths)
-        ],
-        'annotations': annotations,
-        'categories': categories,
-    }
-    coco.createIndex()
-    return coco
-
-
-def _results(image: int, found: Detections, ids: dict[str, int]) -> list[dict[str, Any]]:
-    """COCO results; names that no object has share one category that has no objects."""
+def _objects(image: int, truth: Truth, ids: dict[str, int]) -> list[dict[str, Any]]:
     return [
         {
             'image_id': image,
-            'category_id': ids.get(name, len(ids) + 1),
-            'bbox': _xywh(box),
+            'category_id': ids[name],
+            'bbox': xywh(box),
+            'area': float(mask.sum()),
+            'segmentation': rle.encode(np.asfortranarray(mask, dtype=np.uint8)),
+        }
+        for box, mask, name in zip(truth.boxes, truth.masks, truth.names, strict=True)
+    ]
+
+
+def _results(image: int, found: Detections, ids: dict[str, int], other: int) -> list[dict[str, Any]]:
+    return [
+        {
+            'image_id': image,
+            'category_id': ids.get(name, other),
+            'bbox': xywh(box),
             'score': float(score),
             'segmentation': mask,
         }
@@ -136,8 +112,3 @@ def _results(image: int, found: Detections, ids: dict[str, int]) -> list[dict[st
             found.boxes, found.scores, found.names, found.run_lengths, strict=True
         )
     ]
-
-
-def _xywh(box: NDArray[np.floating]) -> list[float]:
-    x1, y1, x2, y2 = map(float, box)
-    return [x1, y1, x2 - x1, y2 - y1]

@@ -1,0 +1,188 @@
+"""LVIS's figures as a metric of mmengine."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from atss_ext.datasets.checks import DataError
+from atss_ext.evaluation.lvis.detections import (
+    ImageDetections,
+    best_of_categories,
+    best_of_image,
+    of_boxes,
+    of_masks,
+    searched_only,
+)
+from atss_ext.evaluation.lvis.figures import lvis_figures
+from atss_ext.evaluation.lvis.truth import LvisTruth
+from atss_ext.registry import METRICS
+
+Row = dict[str, ImageDetections]
+
+# With less than this many detections kept, limiting them is not worth its time.
+_FEW = 1_000_000
+
+
+@METRICS.register_module()
+class LvisMetric(BaseMetric):
+    """LVIS AP and LVIS fixed AP, of boxes and masks, as lvis-api counts them.
+
+    All images of the file count, also those without detections. Labels are brought to the file's categories
+    by the names in the dataset's ``metainfo['classes']``; only these categories are scored.
+
+    Args:
+        ann_file: LVIS v1 annotations; minival's for minival.
+        metric: 'bbox', 'segm', or both.
+        protocol: 'standard' (``max_dets`` an image), 'fixed' (``per_category`` a category over all images, no
+            limit an image: the model's own, such as ``max_per_img``, must be off too), or both.
+        max_dets: detections an image, the best ones.
+        per_category: detections a category, the best ones.
+        collect_device: as mmengine's.
+        prefix: of the names, 'lvis' by default.
+
+    Gives ``bbox_AP``, ``bbox_AP50``, ``bbox_AP75``, ``bbox_APs``, ``bbox_APm``, ``bbox_APl``, ``bbox_APr``,
+    ``bbox_APc``, ``bbox_APf``, ``bbox_AR@300`` and so on (:func:`~atss_ext.evaluation.lvis.lvis_figures`),
+    with ``segm`` for masks and ``bbox_fixed_AP`` for fixed AP; in [0, 1], and -1 where there are no objects.
+
+    Raises:
+        ValueError: an unknown metric or protocol, or a limit below 1.
+        DataError: the annotation file cannot be used, or detections do not fit to it.
+    """
+
+    default_prefix = 'lvis'
+
+    def __init__(
+        self,
+        ann_file: str,
+        metric: str | Sequence[str] = 'bbox',
+        protocol: str | Sequence[str] = 'standard',
+        max_dets: int = 300,
+        per_category: int = 10_000,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.ann_file = ann_file
+        self.metrics = _choice('metric', metric, ('bbox', 'segm'))
+        self.protocols = _choice('protocol', protocol, ('standard', 'fixed'))
+        for name, limit in (('max_dets', max_dets), ('per_category', per_category)):
+            if limit < 1:
+                raise ValueError(f'{name} must be at least 1, but is {limit}.')
+        self.max_dets = max_dets
+        self.per_category = per_category
+        self._truth: LvisTruth | None = None
+        self._stored = 0
+        self._limit_at = _FEW
+
+    @property
+    def truth(self) -> LvisTruth:
+        """The annotations, read when they are first needed: the classes are known by then."""
+        if self._truth is None:
+            self._truth = LvisTruth.read(self.ann_file, self._classes)
+        return self._truth
+
+    def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
+        """Keep of each image what may count; masks as run lengths."""
+        for sample in data_samples:
+            row = self._row(sample)
+            self.results.append(row)
+            self._stored += sum(len(one.scores) for one in row.values())
+        if 'fixed' in self.protocols and self._stored > self._limit_at:
+            self._limit()
+
+    def compute_metrics(self, results: list[Row]) -> dict[str, float]:
+        """Score; on the main process, and 0 where nothing was found."""
+        images = [next(iter(row.values())).image for row in results]
+        if len(set(images)) < len(images):
+            raise DataError(
+                f'an image of {self.ann_file} was tested twice, which would count its detections twice; test '
+                'each image once'
+            )
+        figures: dict[str, float] = {}
+        for metric in self.metrics:
+            detections = [row[metric] for row in results]
+            for protocol in self.protocols:
+                found = lvis_figures(self.truth, detections, protocol, self.max_dets, self.per_category)
+                middle = 'fixed_' if protocol == 'fixed' else ''
+                figures.update({f'{metric}_{middle}{name}': value for name, value in found.items()})
+        logger: MMLogger = MMLogger.get_current_instance()
+        logger.info(' '.join(f'{name} {value:.4f}' for name, value in figures.items()))
+        self._stored, self._limit_at = 0, _FEW
+        return figures
+
+    @property
+    def _classes(self) -> Sequence[str] | None:
+        return (self.dataset_meta or {}).get('classes')
+
+    def _row(self, sample: Mapping[str, Any]) -> Row:
+        identity, found = sample['img_id'], sample['pred_instances']
+        if identity not in self.truth.image_rows:
+            raise DataError(
+                f'image {identity} was tested, but {self.ann_file} does not have it; name the '
+                "dataset's file as the metric's ann_file"
+            )
+        image = self.truth.image_rows[identity]
+        categories = self.truth.rows_of_classes(self._classes)[_array(found['labels']).astype(np.int64)]
+        row: Row = {}
+        for metric in self.metrics:
+            if metric == 'bbox':
+                boxes = _array(found['bboxes']).astype(np.float64).reshape(-1, 4)
+                boxes[:, 2:] -= boxes[:, :2]
+                row[metric] = of_boxes(image, categories, _scores(found, 'scores', identity), boxes)
+            else:
+                key = 'mask_scores' if 'mask_scores' in found else 'scores'
+                masks = _run_lengths(found, identity)
+                row[metric] = of_masks(self.truth, image, categories, _scores(found, key, identity), masks)
+        if 'fixed' not in self.protocols:
+            row = {
+                name: searched_only(best_of_image(one, self.max_dets), self.truth)
+                for name, one in row.items()
+            }
+        return row
+
+    def _limit(self) -> None:
+        """Let go of what the limit a category excludes already."""
+        spare = self.max_dets if 'standard' in self.protocols else 0
+        kept = {
+            metric: best_of_categories([row[metric] for row in self.results], self.per_category, spare)
+            for metric in self.metrics
+        }
+        self.results[:] = [dict(zip(kept, rows, strict=True)) for rows in zip(*kept.values(), strict=True)]
+        self._stored = sum(len(one.scores) for row in self.results for one in row.values())
+        # Twice as many as are left: each detection is then sorted a few times at most.
+        self._limit_at = max(_FEW, 2 * self._stored)
+
+
+def _choice(name: str, given: str | Sequence[str], known: tuple[str, ...]) -> list[str]:
+    chosen = [given] if isinstance(given, str) else list(given)
+    if not chosen or set(chosen) - set(known):
+        raise ValueError(f'{name} must be some of {", ".join(known)}, but is {given!r}.')
+    return chosen
+
+
+def _array(values: Any) -> NDArray[Any]:
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
+def _scores(found: Mapping[str, Any], key: str, identity: int) -> NDArray[np.float64]:
+    scores = _array(found[key]).astype(np.float64)
+    if not np.isfinite(scores).all():
+        raise DataError(f'image {identity} has a score that is not finite; the model has diverged')
+    return scores
+
+
+def _run_lengths(found: Mapping[str, Any], identity: int) -> list[dict[str, Any]]:
+    if 'masks' not in found:
+        raise DataError(f"image {identity} has no masks, which metric='segm' needs; choose metric='bbox'")
+    masks = found['masks']
+    if not isinstance(masks, torch.Tensor | np.ndarray):
+        return list(masks)
+    stack = np.asfortranarray(_array(masks).astype(np.uint8).transpose(1, 2, 0))
+    encoded: list[dict[str, Any]] = rle.encode(stack)
+    return encoded

@@ -1,0 +1,185 @@
+"""The objects of an LVIS file, and what each of its images was searched for.
+
+Source: Gupta, Dollar, Girshick, *LVIS* (CVPR 2019), section 3: of an image only the categories that it shows
+(positive) and those of ``neg_category_ids`` are known; of ``not_exhaustive_category_ids`` some objects may be
+unlabelled.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from atss_ext.datasets.annotation_checks.lvis import LISTS
+from atss_ext.datasets.checks import DataError, read_coco
+
+FREQUENCIES = ('r', 'c', 'f')
+"""Rare, common, frequent: in up to 10, up to 100, more images of LVIS's training set."""
+
+
+class Objects:
+    """The G objects of one category on one image, in the file's order.
+
+    Attributes:
+        areas: [G], square pixels; the file's.
+        boxes: xywh [G, 4], pixels.
+        ignore: bool [G]; found or not, they do not count.
+    """
+
+    def __init__(self, annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> None:
+        self.areas = np.array([one['area'] for one in annotations], np.float64)
+        self.boxes = np.array([one['bbox'] for one in annotations], np.float64).reshape(-1, 4)
+        self.ignore = np.array([bool(one.get('ignore', 0)) for one in annotations], bool)
+        self._segmentations = [one.get('segmentation') for one in annotations]
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self.areas)
+
+    def run_lengths(self) -> list[dict[str, Any]]:
+        """The masks, made when they are asked for: those of a whole file need not fit into memory."""
+        return [run_lengths(segmentation, self._size) for segmentation in self._segmentations]
+
+
+class LvisTruth:
+    """An LVIS annotation file, ordered for scoring.
+
+    A pair (image, category) is one number, ``image row * categories + category row``.
+
+    Args:
+        content: the parsed file.
+        ann_file: its path, for messages.
+        classes: names of the categories to score; None scores all.
+
+    Attributes:
+        image_rows: the row of each image id; rows are in order of ids.
+        category_rows: the row of each category id, likewise.
+        names: of the K categories, by row.
+        frequencies: of each, its place in :data:`FREQUENCIES`, [K].
+        searched: sorted numbers of the pairs that detections count for.
+        partial: sorted numbers of those whose unmatched detections are ignored.
+        objects: the objects of each pair that has some.
+
+    Raises:
+        DataError: there is something missing that LVIS's evaluation needs, or a class is no category.
+    """
+
+    def __init__(
+        self, content: Mapping[str, Any], ann_file: str = 'the file', classes: Iterable[str] | None = None
+    ) -> None:
+        self.ann_file = ann_file
+        categories = _categories(content, ann_file, classes)
+        images = {image['id']: image for image in content['images']}
+        self.image_rows = {identity: row for row, identity in enumerate(sorted(images))}
+        self.category_rows = {category['id']: row for row, category in enumerate(categories)}
+        self.names = [category['name'] for category in categories]
+        self.frequencies = np.array([_frequency(one, ann_file) for one in categories], np.int64)
+        self._sizes = {identity: (image['height'], image['width']) for identity, image in images.items()}
+        self.objects = self._group(content)
+        negative, partial = (self._listed(images, key) for key in LISTS)
+        self.searched = np.union1d(negative, np.array(sorted(self.objects), np.int64))
+        self.partial = np.unique(partial)
+
+    @classmethod
+    def read(cls, ann_file: str, classes: Iterable[str] | None = None) -> 'LvisTruth':
+        """Read a file; see the class for arguments and errors."""
+        return cls(read_coco(ann_file), ann_file, classes)
+
+    def rows_of_classes(self, classes: Sequence[str] | None) -> NDArray[np.int64]:
+        """The category row of each label: by name, or in order of ids where there are no names."""
+        if classes is None:
+            return np.arange(len(self.names), dtype=np.int64)
+        rows = {name: row for row, name in enumerate(self.names)}
+        return np.array([rows[name] for name in classes], np.int64)
+
+    def pairs(self, image_row: int, category_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers of pairs of one image with categories."""
+        return image_row * len(self.names) + category_rows
+
+    def image_size(self, identity: int) -> tuple[int, int]:
+        """Height and width of the image with this id, pixels."""
+        return self._sizes[identity]
+
+    def _group(self, content: Mapping[str, Any]) -> dict[int, Objects]:
+        if not isinstance(content.get('annotations'), list):
+            raise DataError(
+                f"{self.ann_file} has no list 'annotations', so there is nothing to score with; name the "
+                'annotations of a train or val set'
+            )
+        groups: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
+        for one in content['annotations']:
+            image, category = one['image_id'], one['category_id']
+            # An object without area is none: its image is not positive for its category by it either.
+            if image in self.image_rows and category in self.category_rows and one['area'] > 0:
+                groups.setdefault((image, category), []).append(one)
+        return {
+            self.image_rows[image] * len(self.names) + self.category_rows[category]: Objects(
+                group, self._sizes[image]
+            )
+            for (image, category), group in groups.items()
+        }
+
+    def _listed(self, images: Mapping[int, Mapping[str, Any]], key: str) -> NDArray[np.int64]:
+        numbers = []
+        for identity, row in self.image_rows.items():
+            if key not in images[identity]:
+                raise DataError(
+                    f"image {identity} of {self.ann_file} has no list '{key}'; LVIS is scored with the "
+                    'files of LVIS v1, other data with CocoMetric'
+                )
+            known = (self.category_rows.get(category) for category in images[identity][key])
+            numbers += [row * len(self.names) + category for category in known if category is not None]
+        return np.array(numbers, np.int64)
+
+
+def contains(numbers: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which numbers occur among sorted ones; as np.isin, which sorts again each time."""
+    if not len(among):
+        return np.zeros(len(numbers), bool)
+    places = np.minimum(np.searchsorted(among, numbers), len(among) - 1)
+    found: NDArray[np.bool_] = among[places] == numbers
+    return found
+
+
+def run_lengths(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """COCO's compressed run lengths of a segmentation: polygons, or run lengths of either kind.
+
+    Args:
+        segmentation: as in a COCO file.
+        size: height and width of the image, pixels.
+    """
+    if isinstance(segmentation, list):
+        merged: dict[str, Any] = rle.merge(rle.frPyObjects(segmentation, *size))
+        return merged
+    if isinstance(segmentation['counts'], list):
+        compressed: dict[str, Any] = rle.frPyObjects(segmentation, *size)
+        return compressed
+    return dict(segmentation)
+
+
+def _categories(
+    content: Mapping[str, Any], ann_file: str, classes: Iterable[str] | None
+) -> list[Mapping[str, Any]]:
+    """The categories to score, in order of ids."""
+    known: list[Mapping[str, Any]] = sorted(content.get('categories', []), key=lambda one: one['id'])
+    if classes is None:
+        return known
+    wanted = list(classes)
+    odd = next((name for name in wanted if name not in {one['name'] for one in known}), None)
+    if odd is not None:
+        raise DataError(
+            f"{ann_file} has no category '{odd}', which is a class of the dataset; set the dataset's "
+            "metainfo=dict(classes=(...)) to the file's names"
+        )
+    return [one for one in known if one['name'] in set(wanted)]
+
+
+def _frequency(category: Mapping[str, Any], ann_file: str) -> int:
+    if category.get('frequency') not in FREQUENCIES:
+        raise DataError(
+            f'category {category["id"]} of {ann_file} has the frequency {category.get("frequency")!r}, which '
+            "must be 'r', 'c' or 'f'; LVIS is scored with the files of LVIS v1"
+        )
+    return FREQUENCIES.index(category['frequency'])
