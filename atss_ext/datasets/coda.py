@@ -4,13 +4,18 @@ Source: Li et al., *CODA: A Real-World Road Corner Case Dataset* (ECCV 2022), an
 https://coda-dataset.github.io.
 """
 
-from pathlib import PurePath
 from typing import Any, ClassVar, Literal, get_args
 
 from mmdet.datasets import CocoDataset
 from mmengine.fileio import get_local_path
 
-from atss_ext.datasets.annotation_checks.coda import CODA_BASE_COMMON, CODA_CLASSES, CODA_COMMON
+from atss_ext.datasets.annotation_checks.coda import (
+    CODA_BASE_COMMON,
+    CODA_CLASSES,
+    CODA_COMMON,
+    is_base_file,
+    is_corner_case,
+)
 from atss_ext.datasets.checks import DataError, read_coco
 from atss_ext.registry import DATASETS
 
@@ -143,12 +148,7 @@ class CodaDataset(CocoDataset):
         return labels
 
     def _is_corner_case(self, annotation: dict[str, Any], names: dict[Any, str]) -> bool:
-        flag = annotation.get('corner_case')
-        if flag is not None:
-            return bool(flag)
-        return self._is_base() or names.get(annotation['category_id']) not in CODA_COMMON
+        return is_corner_case(annotation, names.get(annotation['category_id']), self._is_base())
 
     def _is_base(self) -> bool:
-        if self.layout is not None:
-            return self.layout == 'base'
-        return PurePath(self.ann_file).name.startswith('corner_case')
+        return is_base_file(self.ann_file, self.layout)

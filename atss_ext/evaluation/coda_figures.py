@@ -5,12 +5,17 @@ challenge of the workshop SSLAD at ECCV 2022 for CODA2022's.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 
 from pycocotools.cocoeval import COCOeval
 
-from atss_ext.datasets.annotation_checks.coda import CODA_AGNOSTIC, CODA_BASE_COMMON, CODA_COMMON
+from atss_ext.datasets.annotation_checks.coda import (
+    CODA_AGNOSTIC,
+    CODA_BASE_COMMON,
+    CODA_COMMON,
+    is_base_file,
+    is_corner_case,
+)
 from atss_ext.datasets.checks import DataError, read_coco
 from atss_ext.evaluation.coco_scores import at_threshold, coco_scores, mean_of
 
@@ -49,8 +54,7 @@ def read_coda(ann_file: str, layout: Layout | None = None) -> CodaTruth:
     Raises:
         DataError: the file cannot be used, or has an annotation of an image or a category it does not have.
     """
-    if layout is None:
-        layout = 'base' if PurePath(ann_file).name.startswith('corner_case') else '2022'
+    base = is_base_file(ann_file, layout)
     content = read_coco(ann_file)
     images = {image['id'] for image in content['images']}
     names = {category['id']: category['name'] for category in content.get('categories', [])}
@@ -62,12 +66,11 @@ def read_coda(ann_file: str, layout: Layout | None = None) -> CodaTruth:
                 f'{entry["category_id"]}, one of which the file does not have; '
                 'tools/datasets/check_annotations.py lists such faults'
             )
-        name, corner = names[entry['category_id']], entry.get('corner_case')
-        if corner is None:
-            # As CodaDataset: the base benchmark labels nothing else, and a novel class always is one.
-            corner = layout == 'base' or name not in CODA_COMMON
-        objects.append({**entry, 'name': name, 'corner_case': bool(corner)})
-    return CodaTruth(content['images'], objects, layout, set(names.values()) != {CODA_AGNOSTIC})
+        name = names[entry['category_id']]
+        objects.append({**entry, 'name': name, 'corner_case': is_corner_case(entry, name, base)})
+    return CodaTruth(
+        content['images'], objects, 'base' if base else '2022', set(names.values()) != {CODA_AGNOSTIC}
+    )
 
 
 def coda_figures(truth: CodaTruth, detections: Sequence[Entry], iou_type: str = 'bbox') -> dict[str, float]:

@@ -3,7 +3,8 @@
 Source: the documentation at https://coda-dataset.github.io and Li et al., *CODA* (ECCV 2022).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from atss_ext.datasets.annotation_checks.table import Finding, Table, found
@@ -87,3 +88,27 @@ def _check_categories(table: Table) -> list[Finding]:
     unknown = [row for row, name in enumerate(names) if name not in CODA_CLASSES]
     message = "the category's name is none of CODA's 43"
     return found('coda-name', 'warning', message, table.category_ids, unknown)
+
+
+def is_base_file(ann_file: str, layout: str | None = None) -> bool:
+    """Whether a file is of the base benchmark, which calls its own ``corner_case.json``.
+
+    Args:
+        ann_file: of CODA.
+        layout: 'base' or '2022' if it is known; None tells by the file's name.
+    """
+    return PurePath(ann_file).name.startswith('corner_case') if layout is None else layout == 'base'
+
+
+def is_corner_case(annotation: Mapping[str, Any], name: str | None, base: bool) -> bool:
+    """Whether an object is a corner case, also where its annotation does not say.
+
+    The base benchmark labels nothing else, and an object of a novel class always is one.
+
+    Args:
+        annotation: with or without ``corner_case``.
+        name: of its category.
+        base: the file is of the base benchmark.
+    """
+    flag = annotation.get('corner_case')
+    return bool(flag) if flag is not None else base or name not in CODA_COMMON
