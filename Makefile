@@ -26,8 +26,10 @@ demo-vlsam: env
 	@$(RUN) tools/vlsam_world/demo.py $(ARGS)
 
 test: EXTRAS := mmdet,dev
+# One process a core, up to four; a file's tests stay together. Threads of PyTorch that wait by spinning would
+# take the cores from the other processes.
 test: env
-	@$(RUN) -m pytest $(ARGS)
+	@OMP_WAIT_POLICY=passive $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: EXTRAS := mmdet,dev
 lint: env

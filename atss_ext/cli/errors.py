@@ -58,6 +58,7 @@ def run_tool(tool: Callable[[], None], resume: str = 'training goes on with --re
     """
     try:
         tool()
+        leave_process_group()
     except KeyboardInterrupt:
         print(f'interrupted; {resume}', file=sys.stderr)
         return 130
@@ -71,6 +72,17 @@ def run_tool(tool: Callable[[], None], resume: str = 'training goes on with --re
         _say(sentence)
         return USER_ERROR
     return 0
+
+
+def leave_process_group() -> None:
+    """End the communication with other processes, if this command had joined them.
+
+    Left open, a thread of the backend may drop the last tensor it sent while the interpreter already ends;
+    it then aborts the process, and a finished run of several processes counts as failed.
+    """
+    distributed = sys.modules.get('torch.distributed')
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _say(sentence: str) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_coco import REPO, environment
+from torch import distributed as dist
+
+from atss_ext.cli import run_tool
 
 
 def _free_port() -> str:
@@ -132,3 +135,14 @@ def test_slurm_defaults(recorded_srun, tmp_path):
         '--partition=p', '--job-name=j', '--gres=gpu:8', '--ntasks=8', '--ntasks-per-node=8',
         '--cpus-per-task=5', '--kill-on-bad-exit=1', sys.executable,
     ]  # fmt: skip
+
+
+def test_a_finished_command_leaves_the_other_processes(tmp_path):
+    """Threads of a group left open may abort the process while it ends, after all of its work was done."""
+
+    def tool():
+        dist.init_process_group('gloo', init_method=f'file://{tmp_path}/meeting', rank=0, world_size=1)
+        dist.all_reduce(torch.ones(3))
+
+    assert run_tool(tool) == 0
+    assert not dist.is_initialized()

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import time
@@ -65,6 +66,12 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
 def command(folder: Path, *args: str, processes: int = 0) -> tuple[list[str], dict]:
     python_path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
@@ -72,7 +79,7 @@ def command(folder: Path, *args: str, processes: int = 0) -> tuple[list[str], di
     if processes:
         words = [str(ROOT / 'tools/dist_test.sh'), 'rule.py', 'none', str(processes), *args]
     environment = {**os.environ, 'PYTHONPATH': python_path, 'PATH': path, 'OMP_NUM_THREADS': '1'}
-    return words, {'cwd': folder, 'env': environment | {'CUDA_VISIBLE_DEVICES': '', 'PORT': '29617'}}
+    return words, {'cwd': folder, 'env': environment | {'CUDA_VISIBLE_DEVICES': '', 'PORT': free_port()}}
 
 
 def run(folder: Path, *args: str, processes: int = 0) -> str:
