@@ -2,27 +2,21 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from ports import free_port
 from tiny_coco import REPO, environment
 from torch import distributed as dist
 
 from atss_ext.cli import run_tool
 
 
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
-
-
 def _script(name: str, *args: object, cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
-    env = environment(PYTHON=sys.executable, PORT=_free_port(), **extra)
+    env = environment(PYTHON=sys.executable, PORT=free_port(), **extra)
     command = ['bash', str(REPO / 'tools' / name), *map(str, args)]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=200, check=False)
 

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import encode_mask_results
 from mmengine.registry import init_default_scope
+from ports import free_port
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from rule_segmenter import RuleSegmenter
@@ -64,12 +64,6 @@ def folder(tmp_path) -> Path:
         cv2.imwrite(str(images / name), np.ascontiguousarray(draw(SIZE, scene)[..., ::-1]))
     (tmp_path / 'rule.py').write_text(CONFIG.format(root=images.as_posix()))
     return tmp_path
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
 
 
 def command(folder: Path, *args: str, processes: int = 0) -> tuple[list[str], dict]:
