@@ -2,6 +2,7 @@
 
 from atss_ext.evaluation.coda import CodaMetric
 from atss_ext.evaluation.lvis import LvisMetric
+from atss_ext.evaluation.named_metric import NamedMetric
 from atss_ext.evaluation.open_ended_results import OpenEndedResults
 
-__all__ = ['CodaMetric', 'LvisMetric', 'OpenEndedResults']
+__all__ = ['CodaMetric', 'LvisMetric', 'NamedMetric', 'OpenEndedResults']

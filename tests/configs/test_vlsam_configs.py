@@ -8,7 +8,7 @@ from mmengine.registry import init_default_scope
 from tiny_sams import tiny_sam
 from tiny_vlms import tiny_vlm
 
-from atss_ext.registry import MODELS
+from atss_ext.registry import METRICS, MODELS
 from atss_ext.vlsam import VlsamError
 from atss_ext.vlsam.options import PipelineOptions
 
@@ -30,6 +30,27 @@ DATA = {
         'val2017/',
     ),
     'coda': ('_coda', 'data/coda/', 'corner_case.json', 'images/'),
+}
+MINIVAL = 'data/coco/annotations/lvis_v1_minival_inserted_image_name.json'
+CLIP = {'encoder': {'type': 'atss_ext.ClipEncoder'}}
+EVALUATORS = {
+    'vlsam': {'type': 'atss_ext.OpenEndedResults'},
+    'lvis': {
+        'type': 'atss_ext.NamedMetric',
+        'metric': {
+            'type': 'atss_ext.LvisMetric',
+            'ann_file': MINIVAL,
+            'metric': ['bbox', 'segm'],
+            'protocol': 'fixed',
+        },
+        'mapper': CLIP,
+    },
+    'coda': {
+        'type': 'atss_ext.NamedMetric',
+        'metric': {'type': 'atss_ext.CodaMetric', 'ann_file': 'data/coda/corner_case.json'},
+        'mapper': CLIP,
+        'unmapped': 'keep',
+    },
 }
 
 
@@ -57,6 +78,7 @@ def test_a_config_resolves_to_the_table_and_builds(place, pair, tmp_path):
         ann_file,
         images,
     )
+    assert cfg.test_evaluator.to_dict() == EVALUATORS[place]
     assert cfg.model_wrapper_cfg.type == 'atss_ext.InferenceWrapper'
 
     for build, part in ((tiny_vlm, cfg.model.vlm), (tiny_sam, cfg.model.segmenter)):
@@ -65,6 +87,7 @@ def test_a_config_resolves_to_the_table_and_builds(place, pair, tmp_path):
             piece.save_pretrained(folder)
         part.model = str(folder)
     init_default_scope('mmdet')
+    METRICS.build(cfg.test_evaluator)
     pipeline = MODELS.build(cfg.model).pipeline
     assert pipeline.options == PipelineOptions()
     assert type(pipeline.segmenter.model).__name__ == {SAM: 'SamModel', SAM2: 'Sam2Model'}[PAIRS[pair][1]]

@@ -19,6 +19,7 @@ import pytest
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from PIL import Image
+from tiny_clip import tiny_clip
 from tiny_sams import tiny_sam
 from tiny_vlms import tiny_vlm
 
@@ -152,16 +153,25 @@ def folder(tmp_path_factory) -> Path:
             box = [10 + i, 8, 40 - i, 32]
             area = box[2] * box[3]
             fields = {'id': i + 1, 'image_id': i, 'category_id': 3, 'bbox': box, 'area': area}
-            annotations.append({**fields, 'iscrowd': 0, 'segmentation': []})
+            x, y, w, h = box
+            corners = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            annotations.append({**fields, 'iscrowd': 0, 'segmentation': corners})
         document = {'images': images, 'annotations': annotations, 'categories': categories}
         (coco / f'annotations/instances_{split}.json').write_text(json.dumps(document))
-    for name in ('annotations/lvis_v1_minival_inserted_image_name.json', '../coda/corner_case.json'):
-        (coco / name).parent.mkdir(exist_ok=True)
-        shutil.copy(coco / 'annotations/instances_val2017.json', coco / name)
+    (folder / 'data/coda').mkdir()
+    (folder / 'data/coda/corner_case.json').write_text(json.dumps(document))
+    (coco / 'annotations/lvis_v1_minival_inserted_image_name.json').write_text(json.dumps(as_lvis(document)))
     (folder / 'data/coda/images').symlink_to(coco / 'val2017')
     (folder / 'data/images').symlink_to(coco / 'val2017')
     add_models(folder)
     return folder
+
+
+def as_lvis(document: dict) -> dict:
+    federated = {'neg_category_ids': [1], 'not_exhaustive_category_ids': []}
+    images = [{**image, **federated} for image in document['images']]
+    categories = [{**one, 'frequency': 'frc'[one['id'] % 3]} for one in document['categories']]
+    return {**document, 'images': images, 'categories': categories}
 
 
 def add_models(folder: Path) -> None:
@@ -169,6 +179,7 @@ def add_models(folder: Path) -> None:
     for name, (build, family) in MODELS.items():
         for part in build(family):
             part.save_pretrained(folder / name)
+    tiny_clip(folder / 'openai/clip-vit-large-patch14')  # reads the names that come out
     (folder / 'photos').mkdir()
     rng = np.random.default_rng(0)
     for path in ('street.jpg', 'photos/1.jpg', 'photos/2.png'):
@@ -227,10 +238,10 @@ def test_commands_run_and_do_what_they_say(folder):
     assert (folder / 'shipped/README.md').is_file()
     assert list((folder / 'work_dirs/vlsam/photos/yolo-polygons/labels').glob('*.txt'))
     assert (folder / 'work_dirs/vlsam/drive/drive.mp4').exists()
-    assert (
-        'open_ended/images: 4'
-        in outputs['python tools/test.py configs/coda/vlsam_llava1.5-7b_sam-vit-h_coda.py']
-    )
+    coda = outputs['python tools/test.py configs/coda/vlsam_llava1.5-7b_sam-vit-h_coda.py']
+    assert 'coda/bbox_CORNER_mAR: ' in coda
+    (lvis,) = (output for line, output in outputs.items() if LVIS in line)
+    assert 'lvis/segm_fixed_AP: ' in lvis
 
 
 def test_the_python_of_open_ended_detection_runs(folder):

