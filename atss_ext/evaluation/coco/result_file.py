@@ -1,0 +1,151 @@
+"""A result file in COCO's format, checked row by row before anything is scored."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atss_ext.datasets.checks import DataError
+from atss_ext.evaluation.coco.table import Found, Truth, compressed
+
+Results = list[dict[str, Any]]
+
+NO_BOX = (0.0, 0.0, 0.0, 0.0)
+"""Stands for the box of a result that has a mask only."""
+
+
+def read_results(path: str | os.PathLike[str]) -> Results:
+    """Parse a result file.
+
+    Raises:
+        DataError: it is missing, no JSON, or no list of detections.
+    """
+    if not Path(path).is_file():
+        raise DataError(f'result file {path} does not exist; correct the path')
+    try:
+        content = json.loads(Path(path).read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise DataError(
+            f'result file {path} is no valid JSON ({error}); it may be cut off: write it again'
+        ) from None
+    if not isinstance(content, list):
+        what = (
+            f'an object with {", ".join(map(repr, list(content)[:4]))}'
+            if isinstance(content, dict)
+            else content
+        )
+        raise DataError(
+            f'result file {path} must be a list of detections, but is {what}; COCO results look like '
+            '[{"image_id": 1, "category_id": 1, "bbox": [x, y, width, height], "score": 0.5}]'
+        )
+    return content
+
+
+def check_results(
+    results: Results,
+    path: str | os.PathLike[str],
+    images: Mapping[Any, Any],
+    categories: Mapping[Any, Any] | None,
+    ann_file: str,
+    metrics: Sequence[str] = ('bbox',),
+) -> None:
+    """Refuse results that do not fit to an annotation file.
+
+    Args:
+        results: the rows.
+        path: the result file, for messages.
+        images: the file's image ids, as keys.
+        categories: the file's category ids, as keys; None where they do not count. Rows with a ``name`` need
+            none.
+        ann_file: the annotation file, for messages.
+        metrics: 'bbox' and 'segm' as needed.
+
+    Raises:
+        DataError: at the first row that cannot be scored.
+    """
+    for place, row in enumerate(results):
+        fault = _fault(row, images, categories, ann_file, metrics)
+        if fault:
+            raise DataError(f'detection {place} of {path} {fault}')
+
+
+def found_of(results: Results, truth: Truth, numbers: Mapping[Any, int] | None, masks: bool) -> Found:
+    """Checked results as columns, in the file's order.
+
+    Args:
+        results: the rows.
+        truth: the objects they are compared with.
+        numbers: the number of each category id, others are left out; None where names do not count.
+        masks: whether masks are needed.
+    """
+    rows = results if numbers is None else [one for one in results if one['category_id'] in numbers]
+    places = [truth.image_numbers[one['image_id']] for one in rows]
+    regions = None
+    if masks:
+        regions = [
+            compressed(one['segmentation'], truth.sizes[place - 1])
+            for one, place in zip(rows, places, strict=True)
+        ]
+    # Masks are scored without boxes.
+    boxes = [one.get('bbox') or NO_BOX for one in rows]
+    return Found(
+        np.array(places, np.int64),
+        np.array([1 if numbers is None else numbers[one['category_id']] for one in rows], np.int64),
+        np.array([one['score'] for one in rows], np.float64),
+        np.array(boxes, np.float64).reshape(-1, 4),
+        regions,
+    )
+
+
+def _fault(
+    row: Any,
+    images: Mapping[Any, Any],
+    categories: Mapping[Any, Any] | None,
+    ann_file: str,
+    metrics: Sequence[str],
+) -> str | None:
+    """What is wrong with a row and how to mend it, or None."""
+    if not isinstance(row, dict):
+        return f'is {row!r}; an object with image_id, category_id, bbox and score is needed there'
+    image, category = row.get('image_id'), row.get('category_id')
+    if not isinstance(image, int | str) or image not in images:
+        return f'is of image {image!r}, which {ann_file} does not have; score it with the file of its images'
+    named = isinstance(row.get('name'), str)
+    if categories is not None and not named and (not isinstance(category, int) or category not in categories):
+        return (
+            f'has the category_id {category!r}, which {ann_file} does not have; write the ids of that file, '
+            'not '
+            'labels counted from 0'
+        )
+    if not _is_number(row.get('score')):
+        return f'has the score {row.get("score")!r}; it must be a finite number'
+    if 'bbox' in metrics or 'bbox' in row:
+        box = row.get('bbox')
+        if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+            return f'has the box {box!r}; it must be four finite numbers [x, y, width, height]'
+        if box[2] < 0 or box[3] < 0:
+            return f'has the box {box!r}, of negative size; it must be [x, y, width, height], not two corners'
+    return _mask_fault(row.get('segmentation')) if 'segm' in metrics else None
+
+
+def _mask_fault(segmentation: Any) -> str | None:
+    if isinstance(segmentation, dict):
+        size = segmentation.get('size')
+        whole = (
+            isinstance(size, list) and len(size) == 2 and isinstance(segmentation.get('counts'), str | list)
+        )
+        return (
+            None if whole else 'has a segmentation without size and counts; write run lengths as pycocotools'
+        )
+    if isinstance(segmentation, list) and segmentation:
+        even = all(isinstance(one, list) and len(one) >= 6 and len(one) % 2 == 0 for one in segmentation)
+        return None if even else 'has a polygon that is no list of at least three points; correct it'
+    return f'has the segmentation {segmentation!r}, which masks are scored with; score it with --metric bbox'
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,173 @@
+"""Scores a result file in COCO's format, from anywhere, with the code of the metrics.
+
+python tools/evaluate.py results.json --ann instances_val2017.json --kind coco --metric bbox segm
+python tools/evaluate.py results.json --ann lvis_v1_minival.json --kind lvis --fixed
+python tools/evaluate.py results.json --ann corner_case.json --kind coda
+python tools/evaluate.py results.json --ann any.json --kind recall --limits 10 100 --json figures.json
+
+The file is a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"} with the ids of the
+annotation file, and "segmentation" for masks, as tools/test.py --out writes it. Rows with a "name" are
+compared by name in CODA; where names do not count (recall), rows need neither.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.registry import init_default_scope
+
+import atss_ext  # noqa: F401 - lets mmdet run without a compiled mmcv, and fills the registries
+from atss_ext.cli.errors import UserError, note, run_tool
+from atss_ext.datasets.checks import read_coco
+from atss_ext.evaluation.coco.backends import MISSING, Backend, check_backend, fast_available
+from atss_ext.evaluation.coco.figures import agnostic_recall, coco_figures
+from atss_ext.evaluation.coco.result_file import Results, check_results, found_of, read_results
+from atss_ext.evaluation.coco.samples import classes_of
+from atss_ext.evaluation.coco.table import read_truth
+from atss_ext.evaluation.coda_figures import coda_figures, read_coda
+from atss_ext.evaluation.lvis import LvisTruth, from_coco, lvis_figures
+
+Figures = dict[str, float]
+KINDS = ('coco', 'lvis', 'coda', 'recall')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Score a result file in COCO's format.")
+    parser.add_argument('results', type=Path, help='a JSON list of detections')
+    parser.add_argument('--ann', type=Path, required=True, metavar='FILE', help='the annotations')
+    parser.add_argument(
+        '--kind', choices=KINDS, default='coco', help='whose figures; recall is class-agnostic'
+    )
+    parser.add_argument(
+        '--metric', nargs='+', choices=('bbox', 'segm'), default=['bbox'], help='boxes, masks'
+    )
+    parser.add_argument('--fixed', action='store_true', help='LVIS: fixed AP too, 10,000 detections a class')
+    parser.add_argument('--limits', nargs='+', type=int, default=[100], help='recall: detections an image')
+    parser.add_argument(
+        '--backend',
+        choices=('fast', 'reference'),
+        help='coco and recall: hotcoco or pycocotools; else the faster',
+    )
+    parser.add_argument(
+        '--classes',
+        metavar='DATASET',
+        help='score only the classes of this dataset, such as mmdet.CocoDataset',
+    )
+    parser.add_argument('--json', type=Path, metavar='OUT', help='write the figures there as well')
+    return parser.parse_args(argv)
+
+
+def backend_of(args: argparse.Namespace) -> Backend:
+    """The back-end to use; says where the fast one is missing.
+
+    Raises:
+        UserError: the fast one is demanded and missing.
+    """
+    if args.backend is None and not fast_available():
+        note(MISSING)
+        return 'reference'
+    try:
+        check_backend(args.backend)
+    except ValueError as error:
+        raise UserError(f'--backend {args.backend}: {error}') from None
+    chosen: Backend = args.backend or 'fast'
+    return chosen
+
+
+def check_options(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """The classes to score, None for all.
+
+    Raises:
+        UserError: options that do not go together, or an unknown dataset.
+    """
+    if args.fixed and args.kind != 'lvis':
+        raise UserError(f'--fixed: fixed AP is of LVIS, but --kind is {args.kind}; leave one of both away')
+    if min(args.limits) < 1:
+        raise UserError(f'--limits {min(args.limits)}: it must be at least 1')
+    if args.backend and args.kind in ('lvis', 'coda'):
+        raise UserError(f'--backend {args.backend}: --kind {args.kind} has one implementation; leave it away')
+    if args.classes is None:
+        return None
+    if args.kind == 'coda':
+        raise UserError("--classes: CODA's figures are of its own classes; leave it away")
+    init_default_scope('mmdet')
+    try:
+        return classes_of(args.classes)
+    except (ValueError, TypeError, KeyError):
+        raise UserError(
+            f'--classes {args.classes}: no registered dataset with classes has this name; write one such as '
+            'mmdet.CocoDataset or atss_ext.CodaDataset'
+        ) from None
+
+
+def score_coco(args: argparse.Namespace, results: Results, classes: Sequence[str] | None) -> Figures:
+    """COCO's twelve figures, or class-agnostic recall."""
+    backend, masks, agnostic = backend_of(args), 'segm' in args.metric, args.kind == 'recall'
+    truth = read_truth(args.ann, classes, masks, agnostic)
+    every = None if agnostic else _categories(args.ann) if classes else truth.category_numbers
+    check_results(results, args.results, truth.image_numbers, every, str(args.ann), args.metric)
+    numbers = None if agnostic else truth.category_numbers
+    figures = {}
+    for metric in args.metric:
+        found = found_of(results, truth, numbers, metric == 'segm')
+        if agnostic:
+            values = agnostic_recall(truth, found, metric, args.limits, backend)
+        else:
+            values = coco_figures(truth, found, metric, backend=backend)
+        figures.update({f'{metric}_{name}': value for name, value in values.items()})
+    return figures
+
+
+def score_lvis(args: argparse.Namespace, results: Results, classes: Sequence[str] | None) -> Figures:
+    """LVIS AP, and fixed AP."""
+    truth = LvisTruth.read(str(args.ann), classes)
+    every = _categories(args.ann) if classes else truth.category_rows
+    check_results(results, args.results, truth.image_rows, every, str(args.ann), args.metric)
+    figures = {}
+    for metric in args.metric:
+        found = from_coco(results, truth, metric)
+        for protocol in ('standard', 'fixed') if args.fixed else ('standard',):
+            middle = 'fixed_' if protocol == 'fixed' else ''
+            values = lvis_figures(truth, found, protocol)
+            figures.update({f'{metric}_{middle}{name}': value for name, value in values.items()})
+    return figures
+
+
+def score_coda(args: argparse.Namespace, results: Results, classes: Sequence[str] | None) -> Figures:
+    """CODA's figures, by name: a row's own, or that of its category."""
+    truth = read_coda(str(args.ann))
+    images = {image['id']: image for image in truth.images}
+    names = _categories(args.ann)
+    check_results(results, args.results, images, names, str(args.ann), args.metric)
+    named = [{**row, 'name': row.get('name') or names[row['category_id']]} for row in results]
+    figures = {}
+    for metric in args.metric:
+        values = coda_figures(truth, named, metric)
+        figures.update({f'{metric}_{name}': value for name, value in values.items()})
+    return figures
+
+
+def _categories(ann_file: Path) -> dict[Any, str]:
+    return {one['id']: one['name'] for one in read_coco(ann_file).get('categories', [])}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Score a file, print the figures, write them."""
+    args = parse_args(argv)
+    classes = check_options(args)
+    results = read_results(args.results)
+    score = {'lvis': score_lvis, 'coda': score_coda}.get(args.kind, score_coco)
+    figures = score(args, results, classes)
+    for name, value in figures.items():
+        print(f'{name:26} {value:8.4f}')
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+    sys.exit(run_tool(main))
