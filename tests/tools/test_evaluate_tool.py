@@ -1,12 +1,14 @@
 """tools/evaluate.py: the figures of the metrics from a result file, and a sentence for every wrong file."""
 
 import json
-import socket
+import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 import torch
+from ports import free_port
 from tiny_coco import REPO, environment
 
 from atss_ext.evaluation.coco import backends
@@ -52,12 +54,6 @@ def online(work_dir):
     """The figures of a run of tools/test.py, from its log."""
     (log,) = work_dir.glob('*/*.json')
     return json.loads(log.read_text().splitlines()[-1])
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
 
 
 def weights(tiny):
@@ -219,3 +215,20 @@ def test_without_the_fast_library(evaluate, in_process, tmp_path, monkeypatch):
     code, said = evaluate([detection()], plain_file(), '--backend', 'fast')
     assert code == 2
     assert said.startswith("error: --backend fast: backend='fast' needs hotcoco")
+
+
+def test_the_command_of_the_docs_runs(in_process, tmp_path):
+    page = (REPO / 'docs/evaluation.md').read_text()
+    (line,) = re.findall(r'^python .*$', page, flags=re.MULTILINE)
+    (tmp_path / 'results.json').write_text(json.dumps([detection()]))
+    truth = {
+        'images': [{'id': 1, 'file_name': '1.png', 'height': 64, 'width': 64}],
+        'annotations': [annotation(1, 1, 1, BOX)],
+        'categories': [{'id': 1, 'name': 'cat'}],
+    }
+    (tmp_path / 'instances_val2017.json').write_text(json.dumps(truth))
+    _, script, *options = shlex.split(line)
+    code, _ = in_process(script.removeprefix('tools/'), *options, '--json', 'figures.json')
+    assert code == 0
+    figures = json.loads((tmp_path / 'figures.json').read_text())
+    assert figures['bbox_AP'] == pytest.approx(1.0)
