@@ -25,10 +25,10 @@ from atss_ext.datasets.checks import read_coco
 from atss_ext.evaluation.coco.backends import MISSING, Backend, check_backend, fast_available
 from atss_ext.evaluation.coco.figures import agnostic_recall, coco_figures
 from atss_ext.evaluation.coco.result_file import Results, check_results, found_of, read_results
-from atss_ext.evaluation.coco.samples import classes_of
 from atss_ext.evaluation.coco.table import read_truth
 from atss_ext.evaluation.coda_figures import coda_figures, read_coda
 from atss_ext.evaluation.lvis import LvisTruth, from_coco, lvis_figures
+from atss_ext.evaluation.samples import classes_of
 
 Figures = dict[str, float]
 KINDS = ('coco', 'lvis', 'coda', 'recall')

@@ -4,16 +4,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
-import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
-from numpy.typing import NDArray
-from pycocotools import mask as rle
 
 from atss_ext.datasets.checks import DataError
 from atss_ext.evaluation.coco_scores import xywh
 from atss_ext.evaluation.coda_figures import CodaTruth, Entry, Layout, coda_figures, read_coda
-from atss_ext.registry import DATASETS, METRICS
+from atss_ext.evaluation.samples import (
+    array,
+    check_choice,
+    check_image,
+    check_labels,
+    check_once,
+    classes_of,
+    run_lengths,
+)
+from atss_ext.registry import METRICS
 
 Row = tuple[Any, list[Entry]]
 
@@ -59,13 +65,11 @@ class CodaMetric(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.ann_file = ann_file
-        self.metrics = [metric] if isinstance(metric, str) else list(metric)
-        if not self.metrics or set(self.metrics) - {'bbox', 'segm'}:
-            raise ValueError(f'metric must be some of bbox, segm, but is {metric!r}.')
+        self.metrics = check_choice('metric', metric, ('bbox', 'segm'))
         if layout is not None and layout not in get_args(Layout):
             raise ValueError(f"layout must be 'base', '2022' or None, but is {layout!r}.")
         self.layout = layout
-        self.classes = _classes_of(classes) if isinstance(classes, str) else classes
+        self.classes = classes_of(classes) if isinstance(classes, str) else classes
         self.aliases = dict(aliases or {})
         self._truth: CodaTruth | None = None
         self._images: frozenset[Any] = frozenset()
@@ -85,20 +89,12 @@ class CodaMetric(BaseMetric):
         _ = self.truth  # a wrong file is told before the images are through
         for sample in data_samples:
             image, found = sample['img_id'], sample['pred_instances']
-            if image not in self._images:
-                raise DataError(
-                    f'image {image} was tested, but {self.ann_file} does not have it; name the '
-                    "dataset's file as the metric's ann_file"
-                )
+            check_image(image, self._images, self.ann_file)
             self.results.append((image, self._detections(image, found)))
 
     def compute_metrics(self, results: list[Row]) -> dict[str, float]:
         """Score; on the main process."""
-        if len({image for image, _ in results}) < len(results):
-            raise DataError(
-                f'an image of {self.ann_file} was tested twice, which would count its detections twice; test '
-                'each image once'
-            )
+        check_once([image for image, _ in results], self.ann_file)
         detections = [entry for _, entries in results for entry in entries]
         figures = {}
         for metric in self.metrics:
@@ -110,9 +106,9 @@ class CodaMetric(BaseMetric):
         return figures
 
     def _detections(self, image: Any, found: Mapping[str, Any]) -> list[Entry]:
-        boxes = _array(found['bboxes']).astype(np.float64).reshape(-1, 4)
-        scores = _array(found['scores']).astype(np.float64)
-        mask_scores = _array(found['mask_scores']).astype(np.float64) if 'mask_scores' in found else scores
+        boxes = array(found['bboxes']).astype(np.float64).reshape(-1, 4)
+        scores = array(found['scores']).astype(np.float64)
+        mask_scores = array(found['mask_scores']).astype(np.float64) if 'mask_scores' in found else scores
         if not (np.isfinite(boxes).all() and np.isfinite(scores).all() and np.isfinite(mask_scores).all()):
             raise DataError(f'image {image} has a box or a score that is not finite; the model has diverged')
         entries = [
@@ -128,7 +124,7 @@ class CodaMetric(BaseMetric):
             )
         ]
         if 'segm' in self.metrics:
-            for entry, mask in zip(entries, _run_lengths(image, found), strict=True):
+            for entry, mask in zip(entries, run_lengths(image, found), strict=True):
                 entry['segmentation'] = mask
         return entries
 
@@ -141,22 +137,9 @@ class CodaMetric(BaseMetric):
             raise DataError(
                 "neither the metric nor the dataset says the detector's classes; set classes of CodaMetric"
             )
-        labels = _array(found['labels']).astype(np.int64)
-        if labels.size and not 0 <= labels.min() <= labels.max() < len(classes):
-            wrong = labels.max() if labels.max() >= len(classes) else labels.min()
-            raise DataError(
-                f'image {image} has the label {wrong}, but there are {len(classes)} classes; set classes of '
-                'CodaMetric to those the detector was trained on'
-            )
+        labels = array(found['labels']).astype(np.int64)
+        check_labels(labels, classes, image, 'CodaMetric')
         return [self.aliases.get(classes[label], classes[label]) for label in labels]
-
-
-def _classes_of(name: str) -> tuple[str, ...]:
-    dataset = DATASETS.get(name)
-    classes = getattr(dataset, 'METAINFO', {}).get('classes')
-    if not classes:
-        raise ValueError(f'classes must be names or a dataset that has classes, but is {name!r}.')
-    return tuple(classes)
 
 
 def _need_masks(truth: CodaTruth, ann_file: str) -> None:
@@ -166,18 +149,3 @@ def _need_masks(truth: CodaTruth, ann_file: str) -> None:
                 f"annotation {entry.get('id')} of {ann_file} has no segmentation, which metric='segm' needs; "
                 "choose metric='bbox'"
             )
-
-
-def _array(values: Any) -> NDArray[Any]:
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-
-
-def _run_lengths(image: Any, found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if 'masks' not in found:
-        raise DataError(f"image {image} has no masks, which metric='segm' needs; choose metric='bbox'")
-    masks = found['masks']
-    if not isinstance(masks, torch.Tensor | np.ndarray):
-        return list(masks)
-    stack = np.asfortranarray(_array(masks).astype(np.uint8).transpose(1, 2, 0))
-    encoded: list[dict[str, Any]] = rle.encode(stack)
-    return encoded

@@ -3,18 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmengine.evaluator import BaseMetric
-from mmengine.logging import MMLogger
-
-from atss_ext.evaluation.coco.backends import Backend, check_backend
+from atss_ext.evaluation.coco.backends import Backend
+from atss_ext.evaluation.coco.base import ColumnMetric
 from atss_ext.evaluation.coco.figures import agnostic_recall
-from atss_ext.evaluation.coco.samples import Row, as_row, check_limits, check_metric, classes_of, join_rows
-from atss_ext.evaluation.coco.table import Truth, read_truth
+from atss_ext.evaluation.coco.samples import check_limits
+from atss_ext.evaluation.coco.table import Found, Truth, read_truth
 from atss_ext.registry import METRICS
 
 
 @METRICS.register_module()
-class AgnosticRecall(BaseMetric):
+class AgnosticRecall(ColumnMetric):
     """Average recall where names do not count, of boxes and masks.
 
     For open-ended models, which have no labels, and for detectors of other classes: neither labels nor names
@@ -53,35 +51,16 @@ class AgnosticRecall(BaseMetric):
         collect_device: str = 'cpu',
         prefix: str | None = None,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
-        check_backend(backend)
-        self.ann_file = ann_file
-        self.metrics = check_metric(metric)
+        super().__init__(ann_file, metric, classes, backend, collect_device, prefix)
         self.limits = check_limits('limits', limits)
-        self.classes = classes_of(classes) if isinstance(classes, str) else classes
-        self.backend = backend
-        self._truth: Truth | None = None
 
-    @property
-    def truth(self) -> Truth:
-        """The objects, read when they are first needed."""
-        if self._truth is None:
-            self._truth = read_truth(self.ann_file, self.classes, 'segm' in self.metrics, agnostic=True)
-        return self._truth
+    def read(self) -> Truth:
+        """Read the objects, all as one category."""
+        return read_truth(self.ann_file, self.classes, 'segm' in self.metrics, agnostic=True)
 
-    def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Keep each image's detections; masks as run lengths."""
-        for sample in data_samples:
-            self.results.append(as_row(self.truth, sample, None, 'segm' in self.metrics))
+    def numbers(self, sample: Mapping[str, Any]) -> None:
+        """Names do not count."""
 
-    def compute_metrics(self, results: list[Row]) -> dict[str, float]:
-        """Score; on the main process."""
-        found, mask_scores = join_rows(results, self.truth)
-        figures = {}
-        for metric in self.metrics:
-            ranked = found.ranked(mask_scores) if metric == 'segm' else found
-            values = agnostic_recall(self.truth, ranked, metric, self.limits, self.backend)
-            figures.update({f'{metric}_{name}': value for name, value in values.items()})
-        logger: MMLogger = MMLogger.get_current_instance()
-        logger.info(' '.join(f'{name} {value:.4f}' for name, value in figures.items()))
-        return figures
+    def figures(self, found: Found, iou_type: str) -> dict[str, float]:
+        """Recall at each limit."""
+        return agnostic_recall(self.truth, found, iou_type, self.limits, self.backend)

@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from numpy.typing import NDArray
-from pycocotools import mask as rle
 
 from atss_ext.datasets.checks import DataError
 from atss_ext.evaluation.lvis.detections import (
@@ -21,6 +19,7 @@ from atss_ext.evaluation.lvis.detections import (
 )
 from atss_ext.evaluation.lvis.figures import lvis_figures
 from atss_ext.evaluation.lvis.truth import LvisTruth
+from atss_ext.evaluation.samples import array, check_choice, check_image, check_once, run_lengths
 from atss_ext.registry import METRICS
 
 Row = dict[str, ImageDetections]
@@ -69,8 +68,8 @@ class LvisMetric(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.ann_file = ann_file
-        self.metrics = _choice('metric', metric, ('bbox', 'segm'))
-        self.protocols = _choice('protocol', protocol, ('standard', 'fixed'))
+        self.metrics = check_choice('metric', metric, ('bbox', 'segm'))
+        self.protocols = check_choice('protocol', protocol, ('standard', 'fixed'))
         for name, limit in (('max_dets', max_dets), ('per_category', per_category)):
             if limit < 1:
                 raise ValueError(f'{name} must be at least 1, but is {limit}.')
@@ -98,12 +97,7 @@ class LvisMetric(BaseMetric):
 
     def compute_metrics(self, results: list[Row]) -> dict[str, float]:
         """Score; on the main process, and 0 where nothing was found."""
-        images = [next(iter(row.values())).image for row in results]
-        if len(set(images)) < len(images):
-            raise DataError(
-                f'an image of {self.ann_file} was tested twice, which would count its detections twice; test '
-                'each image once'
-            )
+        check_once([next(iter(row.values())).image for row in results], self.ann_file)
         figures: dict[str, float] = {}
         for metric in self.metrics:
             detections = [row[metric] for row in results]
@@ -122,22 +116,18 @@ class LvisMetric(BaseMetric):
 
     def _row(self, sample: Mapping[str, Any]) -> Row:
         identity, found = sample['img_id'], sample['pred_instances']
-        if identity not in self.truth.image_rows:
-            raise DataError(
-                f'image {identity} was tested, but {self.ann_file} does not have it; name the '
-                "dataset's file as the metric's ann_file"
-            )
+        check_image(identity, self.truth.image_rows, self.ann_file)
         image = self.truth.image_rows[identity]
-        categories = self.truth.rows_of_classes(self._classes)[_array(found['labels']).astype(np.int64)]
+        categories = self.truth.rows_of_classes(self._classes)[array(found['labels']).astype(np.int64)]
         row: Row = {}
         for metric in self.metrics:
             if metric == 'bbox':
-                boxes = _array(found['bboxes']).astype(np.float64).reshape(-1, 4)
+                boxes = array(found['bboxes']).astype(np.float64).reshape(-1, 4)
                 boxes[:, 2:] -= boxes[:, :2]
                 row[metric] = of_boxes(image, categories, _scores(found, 'scores', identity), boxes)
             else:
                 key = 'mask_scores' if 'mask_scores' in found else 'scores'
-                masks = _run_lengths(found, identity)
+                masks = run_lengths(identity, found)
                 row[metric] = of_masks(self.truth, image, categories, _scores(found, key, identity), masks)
         if 'fixed' not in self.protocols:
             row = {
@@ -159,30 +149,8 @@ class LvisMetric(BaseMetric):
         self._limit_at = max(_FEW, 2 * self._stored)
 
 
-def _choice(name: str, given: str | Sequence[str], known: tuple[str, ...]) -> list[str]:
-    chosen = [given] if isinstance(given, str) else list(given)
-    if not chosen or set(chosen) - set(known):
-        raise ValueError(f'{name} must be some of {", ".join(known)}, but is {given!r}.')
-    return chosen
-
-
-def _array(values: Any) -> NDArray[Any]:
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-
-
 def _scores(found: Mapping[str, Any], key: str, identity: int) -> NDArray[np.float64]:
-    scores = _array(found[key]).astype(np.float64)
+    scores = array(found[key]).astype(np.float64)
     if not np.isfinite(scores).all():
         raise DataError(f'image {identity} has a score that is not finite; the model has diverged')
     return scores
-
-
-def _run_lengths(found: Mapping[str, Any], identity: int) -> list[dict[str, Any]]:
-    if 'masks' not in found:
-        raise DataError(f"image {identity} has no masks, which metric='segm' needs; choose metric='bbox'")
-    masks = found['masks']
-    if not isinstance(masks, torch.Tensor | np.ndarray):
-        return list(masks)
-    stack = np.asfortranarray(_array(masks).astype(np.uint8).transpose(1, 2, 0))
-    encoded: list[dict[str, Any]] = rle.encode(stack)
-    return encoded
