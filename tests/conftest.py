@@ -1,3 +1,4 @@
+import os
 import random
 import sys
 
@@ -13,6 +14,20 @@ def isolated_default_scope():
     yield
     if 'mmengine.registry' in sys.modules:  # the op tests run without mmengine too
         sys.modules['mmengine.registry'].DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def isolated_environment():
+    """Tools that run in this process set variables for the rest of it, such as how torch may load files.
+
+    Which tests follow in the same process is chance where several processes share them.
+    """
+    before = dict(os.environ)
+    yield
+    own = 'PYTEST_CURRENT_TEST'
+    for name in os.environ.keys() - before.keys() - {own}:
+        del os.environ[name]
+    os.environ.update({name: value for name, value in before.items() if name != own})
 
 
 @pytest.fixture(autouse=True)
