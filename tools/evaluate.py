@@ -108,7 +108,7 @@ def score_coco(args: argparse.Namespace, results: Results, classes: Sequence[str
     """COCO's twelve figures, or class-agnostic recall."""
     backend, masks, agnostic = backend_of(args), 'segm' in args.metric, args.kind == 'recall'
     truth = read_truth(args.ann, classes, masks, agnostic)
-    every = None if agnostic else _categories(args.ann) if classes else truth.category_numbers
+    every = None if agnostic else _categories(args.ann)
     check_results(results, args.results, truth.image_numbers, every, str(args.ann), args.metric)
     numbers = None if agnostic else truth.category_numbers
     figures = {}
@@ -125,7 +125,7 @@ def score_coco(args: argparse.Namespace, results: Results, classes: Sequence[str
 def score_lvis(args: argparse.Namespace, results: Results, classes: Sequence[str] | None) -> Figures:
     """LVIS AP, and fixed AP."""
     truth = LvisTruth.read(str(args.ann), classes)
-    every = _categories(args.ann) if classes else truth.category_rows
+    every = _categories(args.ann)
     check_results(results, args.results, truth.image_rows, every, str(args.ann), args.metric)
     figures = {}
     for metric in args.metric:
@@ -142,7 +142,7 @@ def score_coda(args: argparse.Namespace, results: Results, classes: Sequence[str
     truth = read_coda(str(args.ann))
     images = {image['id']: image for image in truth.images}
     names = _categories(args.ann)
-    check_results(results, args.results, images, names, str(args.ann), args.metric)
+    check_results(results, args.results, images, names, str(args.ann), args.metric, by_name=True)
     named = [{**row, 'name': row.get('name') or names[row['category_id']]} for row in results]
     figures = {}
     for metric in args.metric:

@@ -95,7 +95,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     categories = read_categories(args.ann)
     matches = make_mapper(args, categories.names, categories.synonyms).map([row['name'] for row in rows])
     mapped = [
-        {**row, 'category_id': categories.ids[label], 'score': row['score'] * weight}
+        {
+            **row,
+            'category_id': categories.ids[label],
+            'name': categories.names[label],  # what goes by names, as CODA's figures, must find it too
+            'score': row['score'] * weight,
+        }
         for row, match in zip(rows, matches, strict=True)
         for label, weight in zip(match.labels, match.weights, strict=True)
     ]

@@ -14,7 +14,6 @@ from tiny_coco import REPO, environment
 from atss_ext.evaluation.coco import backends
 
 EVALUATORS = """
-custom_imports = dict(imports=['atss_ext.evaluation.coco'])
 test_evaluator = [
     dict(type='atss_ext.CocoMetric', ann_file=data_root + 'val.json'),
     dict(type='atss_ext.AgnosticRecall', ann_file=data_root + 'val.json', limits=(1, 100))]
@@ -146,6 +145,10 @@ def test_no_detections_are_zero(evaluate):
     assert evaluate([], plain_file())['bbox_AP'] == 0
 
 
+def test_names_of_their_categories_are_taken(evaluate):
+    assert evaluate([detection(name='person')], plain_file())['bbox_AP'] == pytest.approx(1)
+
+
 def test_classes_of_a_dataset(evaluate):
     """The dragon, which COCO does not have, is neither looked for nor found."""
     ann = plain_file()
@@ -189,6 +192,8 @@ def test_coda_by_id_and_by_name(evaluate):
         ([detection(category=0)], (), 'detection 0 of {} has the category_id 0, which '),
         ([detection(category=0)], ('--kind', 'lvis'), 'detection 0 of {} has the category_id 0, which '),
         ([detection(category=0)], ('--kind', 'coda'), 'detection 0 of {} has the category_id 0, which '),
+        ([detection(name='a dog')], (), "has the name 'a dog', but its category 1 is 'person'; bring free"),
+        ([detection(name='a dog')], ('--kind', 'lvis'), "has the name 'a dog', but its category 1"),
         ([detection(box=[1, 2, 3])], (), 'has the box [1, 2, 3]; it must be four finite numbers'),
         ([detection(box=[9, 9, -3, 2])], (), 'of negative size; it must be [x, y, width, height]'),
         ([detection(score='0.5')], (), "has the score '0.5'; it must be a finite number"),

@@ -28,7 +28,7 @@ def test_words_alone(files, in_process, tmp_path):
     assert said == 'note: 1 detections whose names fit no category were left away\n'
     assert json.loads((tmp_path / 'made/mapped.json').read_text()) == [
         {'image_id': 5, 'category_id': number, 'bbox': [1, 2, 3, 4], 'score': 0.5, 'name': name}
-        for number, name in ((10, 'Couches'), (30, 'automobile'), (20, 'motorcycle'))
+        for number, name in ((10, 'sofa'), (30, 'car_(automobile)'), (20, 'motorcycle'))
     ]
 
 

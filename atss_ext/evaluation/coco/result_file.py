@@ -49,9 +49,10 @@ def check_results(
     results: Results,
     path: str | os.PathLike[str],
     images: Mapping[Any, Any],
-    categories: Mapping[Any, Any] | None,
+    categories: Mapping[Any, str] | None,
     ann_file: str,
     metrics: Sequence[str] = ('bbox',),
+    by_name: bool = False,
 ) -> None:
     """Refuse results that do not fit to an annotation file.
 
@@ -59,16 +60,16 @@ def check_results(
         results: the rows.
         path: the result file, for messages.
         images: the file's image ids, as keys.
-        categories: the file's category ids, as keys; None where they do not count. Rows with a ``name`` need
-            none.
+        categories: the name of each of the file's category ids; None where they do not count.
         ann_file: the annotation file, for messages.
         metrics: 'bbox' and 'segm' as needed.
+        by_name: rows that have a ``name`` need no category, and whatever names they like.
 
     Raises:
         DataError: at the first row that cannot be scored.
     """
     for place, row in enumerate(results):
-        fault = _fault(row, images, categories, ann_file, metrics)
+        fault = _fault(row, images, categories, ann_file, metrics, by_name)
         if fault:
             raise DataError(f'detection {place} of {path} {fault}')
 
@@ -104,23 +105,21 @@ def found_of(results: Results, truth: Truth, numbers: Mapping[Any, int] | None, 
 def _fault(
     row: Any,
     images: Mapping[Any, Any],
-    categories: Mapping[Any, Any] | None,
+    categories: Mapping[Any, str] | None,
     ann_file: str,
     metrics: Sequence[str],
+    by_name: bool,
 ) -> str | None:
     """What is wrong with a row and how to mend it, or None."""
     if not isinstance(row, dict):
         return f'is {row!r}; an object with image_id, category_id, bbox and score is needed there'
-    image, category = row.get('image_id'), row.get('category_id')
+    image = row.get('image_id')
     if not isinstance(image, int | str) or image not in images:
         return f'is of image {image!r}, which {ann_file} does not have; score it with the file of its images'
-    named = isinstance(row.get('name'), str)
-    if categories is not None and not named and (not isinstance(category, int) or category not in categories):
-        return (
-            f'has the category_id {category!r}, which {ann_file} does not have; write the ids of that file, '
-            'not '
-            'labels counted from 0'
-        )
+    if categories is not None and not (by_name and isinstance(row.get('name'), str)):
+        fault = _category_fault(row, categories, ann_file)
+        if fault:
+            return fault
     if not _is_number(row.get('score')):
         return f'has the score {row.get("score")!r}; it must be a finite number'
     if 'bbox' in metrics or 'bbox' in row:
@@ -130,6 +129,22 @@ def _fault(
         if box[2] < 0 or box[3] < 0:
             return f'has the box {box!r}, of negative size; it must be [x, y, width, height], not two corners'
     return _mask_fault(row.get('segmentation')) if 'segm' in metrics else None
+
+
+def _category_fault(row: Mapping[str, Any], categories: Mapping[Any, str], ann_file: str) -> str | None:
+    category, name = row.get('category_id'), row.get('name')
+    if not isinstance(category, int) or category not in categories:
+        return (
+            f'has the category_id {category!r}, which {ann_file} does not have; write the ids of that file, '
+            'not labels counted from 0'
+        )
+    # An open-ended model writes one category for everything: its scores would mean nothing.
+    if isinstance(name, str) and name != categories[category]:
+        return (
+            f'has the name {name!r}, but its category {category} is {categories[category]!r}; bring '
+            'free names to categories first, by tools/map_names.py'
+        )
+    return None
 
 
 def _mask_fault(segmentation: Any) -> str | None:
