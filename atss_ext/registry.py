@@ -32,7 +32,10 @@ MODEL_WRAPPERS = Registry(
     'model_wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope='atss_ext', locations=['atss_ext.models']
 )
 TASK_UTILS = Registry(
-    'task util', parent=MMENGINE_TASK_UTILS, scope='atss_ext', locations=['atss_ext.assigners']
+    'task util',
+    parent=MMENGINE_TASK_UTILS,
+    scope='atss_ext',
+    locations=['atss_ext.assigners', 'atss_ext.evaluation.naming'],
 )
 DATASETS = Registry(
     'dataset',

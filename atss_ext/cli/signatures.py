@@ -12,12 +12,7 @@ from typing import Any
 
 from mmengine.registry import Registry, root
 
-from atss_ext.evaluation.naming.encoder import TEXT_ENCODERS
-
-ROOTS: tuple[Registry, ...] = (
-    *(value for value in vars(root).values() if isinstance(value, Registry)),
-    TEXT_ENCODERS,  # has no root in mmengine
-)
+ROOTS: tuple[Registry, ...] = tuple(value for value in vars(root).values() if isinstance(value, Registry))
 
 
 def resolve(kind: Any, scope: str) -> list[Callable[..., Any]]:

@@ -15,8 +15,8 @@ from torch import multiprocessing as mp
 
 from atss_ext.datasets.checks import DataError
 from atss_ext.evaluation.named_metric import NamedMetric, map_instances
-from atss_ext.evaluation.naming import TEXT_ENCODERS, NameMatch
-from atss_ext.registry import METRICS
+from atss_ext.evaluation.naming import NameMatch
+from atss_ext.registry import METRICS, TASK_UTILS
 
 SIDE = 100
 BOXES = [[0, 0, 20, 20], [40, 40, 80, 80]]  # xyxy
@@ -32,7 +32,7 @@ NAMES = {1: ['cars', 'couch'], 2: ['lorry', 'Sofa'], 3: ['cars'], 4: ['sofa', 'g
 IDS = {'sofa': 8, 'car_(automobile)': 3, 'bus': 5}
 
 
-@TEXT_ENCODERS.register_module()
+@TASK_UTILS.register_module()
 class TableEncoder:
     """The lorry is nearest to the car."""
 

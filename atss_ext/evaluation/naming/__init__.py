@@ -3,13 +3,12 @@
 from atss_ext.evaluation.naming.cache import CachedEncoder
 from atss_ext.evaluation.naming.categories import Categories, read_categories
 from atss_ext.evaluation.naming.clip import ClipEncoder
-from atss_ext.evaluation.naming.encoder import TEXT_ENCODERS, TextEncoder
+from atss_ext.evaluation.naming.encoder import TextEncoder
 from atss_ext.evaluation.naming.mapper import CategoryMapper, NameMatch
 from atss_ext.evaluation.naming.pooled import PooledEncoder
 from atss_ext.evaluation.naming.sentence import SentenceEncoder
 
 __all__ = [
-    'TEXT_ENCODERS',
     'CachedEncoder',
     'Categories',
     'CategoryMapper',

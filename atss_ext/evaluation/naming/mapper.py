@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from atss_ext.datasets.checks import DataError
 from atss_ext.evaluation.naming.cache import CachedEncoder
 from atss_ext.evaluation.naming.categories import NameIndex, plain, readable
-from atss_ext.evaluation.naming.encoder import TEXT_ENCODERS, TextEncoder
+from atss_ext.evaluation.naming.encoder import TextEncoder
+from atss_ext.registry import TASK_UTILS
 
 How = Literal['exact', 'synonym', 'encoder', 'none']
 # Names whose similarities to all categories are in memory together.
@@ -74,7 +75,7 @@ class CategoryMapper:
         others = [()] * len(self.categories) if synonyms is None else synonyms
         _check(self.categories, others, encoder, top_k, temperature, lexical, encode)
         self.top_k, self.threshold, self.temperature = top_k, threshold, temperature
-        built = TEXT_ENCODERS.build(dict(encoder)) if isinstance(encoder, Mapping) else encoder
+        built = TASK_UTILS.build(dict(encoder)) if isinstance(encoder, Mapping) else encoder
         self.encoder = None if built is None else CachedEncoder(built, cache_dir)
         named = [[name] for name in self.categories]
         indices: list[tuple[How, NameIndex]] = [

@@ -1,7 +1,6 @@
 """Sentence encoders that are the mean of a transformer's tokens, by transformers alone."""
 
 import json
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,19 @@ from torch import Tensor
 
 from atss_ext.evaluation.naming.encoder import (
     MINILM,
-    TEXT_ENCODERS,
-    check_template,
+    BatchedEncoder,
     choose_device,
     identity,
-    in_batches,
     model_folder,
+    tokens_of,
 )
+from atss_ext.registry import TASK_UTILS
 from atss_ext.vlsam.hub import check_folder, fetch, require_transformers
 from atss_ext.vlsam.protocols import VlsamError
 
 
-@TEXT_ENCODERS.register_module()
-class PooledEncoder:
+@TASK_UTILS.register_module()
+class PooledEncoder(BatchedEncoder):
     """A sentence encoder whose embedding is the mean of its tokens', read by transformers.
 
     all-MiniLM and most models of sentence-transformers are such; that library is not needed.
@@ -42,11 +41,7 @@ class PooledEncoder:
     def __init__(
         self, model: str = MINILM, template: str = '{}', device: str = 'auto', batch_size: int = 256
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f'batch_size must be at least 1, but is {batch_size}.')
-        self.model = model
-        self.template = check_template(template)
-        self.device, self.batch_size = device, batch_size
+        super().__init__(model, template, device, batch_size)
 
     @cached_property
     def key(self) -> str:
@@ -64,19 +59,9 @@ class PooledEncoder:
         model = fetch(transformers.AutoModel.from_pretrained, folder, 'model', {'use_safetensors': True})
         return tokenizer, model.eval().to(device), device
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """Encode N texts, float32 [N, D] of length 1; what exceeds the model's context is cut off."""
-        return in_batches(texts, self.batch_size, self._encode)
-
     def _encode(self, texts: list[str]) -> Tensor:
         tokenizer, model, device = self._parts
-        inputs = tokenizer(
-            [self.template.format(text) for text in texts],
-            padding=True,
-            truncation=True,
-            max_length=model.config.max_position_embeddings,
-            return_tensors='pt',
-        ).to(device)
+        inputs = tokens_of(tokenizer, texts, self.template, model.config.max_position_embeddings, device)
         tokens = model(**inputs).last_hidden_state  # [n, T, D]
         real = inputs['attention_mask'].unsqueeze(-1).to(tokens)  # [n, T, 1]
         found: Tensor = (tokens * real).sum(1) / real.sum(1)

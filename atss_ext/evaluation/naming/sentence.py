@@ -1,6 +1,5 @@
 """Any model of the library sentence-transformers."""
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -9,19 +8,18 @@ from torch import Tensor
 
 from atss_ext.evaluation.naming.encoder import (
     MINILM,
-    TEXT_ENCODERS,
-    check_template,
+    BatchedEncoder,
     choose_device,
     identity,
-    in_batches,
     model_folder,
 )
+from atss_ext.registry import TASK_UTILS
 from atss_ext.vlsam.hub import check_folder, fetch
 from atss_ext.vlsam.protocols import VlsamError
 
 
-@TEXT_ENCODERS.register_module()
-class SentenceEncoder:
+@TASK_UTILS.register_module()
+class SentenceEncoder(BatchedEncoder):
     """A model of the library sentence-transformers, with whatever pooling it has.
 
     Args:
@@ -38,11 +36,7 @@ class SentenceEncoder:
     def __init__(
         self, model: str = MINILM, template: str = '{}', device: str = 'auto', batch_size: int = 256
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f'batch_size must be at least 1, but is {batch_size}.')
-        self.model = model
-        self.template = check_template(template)
-        self.device, self.batch_size = device, batch_size
+        super().__init__(model, template, device, batch_size)
 
     @cached_property
     def key(self) -> str:
@@ -65,10 +59,6 @@ class SentenceEncoder:
             'model_kwargs': {'use_safetensors': True},
         }
         return fetch(SentenceTransformer, folder, 'model', options)
-
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """Encode N texts, float32 [N, D] of length 1; what exceeds the model's context is cut off."""
-        return in_batches(texts, self.batch_size, self._encode)
 
     def _encode(self, texts: list[str]) -> Tensor:
         full = [self.template.format(text) for text in texts]
