@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from atss_ext.cli.errors import UserError, note, run_tool
+from atss_ext.evaluation.coco.result_file import read_results
 from atss_ext.evaluation.naming import CategoryMapper, read_categories
 from atss_ext.vlsam.atomic import replacing
 
@@ -45,20 +46,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
+def read_named(path: Path) -> list[dict[str, Any]]:
     """Read a result file.
 
     Raises:
-        UserError: it is missing, or no list of detections with names.
+        DataError: it is missing, or no list of detections.
+        UserError: a detection has no name.
     """
-    if not path.is_file():
-        raise UserError(f'result file {path} does not exist; correct the path')
-    try:
-        rows = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise UserError(f'{path} is no valid JSON ({error}); write it again') from None
-    if not isinstance(rows, list):
-        raise UserError(f'{path} is no list of detections; name a file of tools/test.py --out')
+    rows = read_results(path)
     for place, row in enumerate(rows):
         if not isinstance(row, dict) or not isinstance(row.get('name'), str) or 'score' not in row:
             raise UserError(
@@ -91,7 +86,7 @@ def make_mapper(args: argparse.Namespace, names: Sequence[str], synonyms: Any) -
 def main(argv: Sequence[str] | None = None) -> None:
     """Map a file."""
     args = parse_args(argv)
-    rows = read_results(args.results)
+    rows = read_named(args.results)
     categories = read_categories(args.ann)
     matches = make_mapper(args, categories.names, categories.synonyms).map([row['name'] for row in rows])
     mapped = [

@@ -50,7 +50,7 @@ def test_a_real_encoder_and_its_cache(files, in_process, tmp_path):
     ('content', 'said'),
     [
         ('[{', 'is no valid JSON'),
-        ('{"images": []}', 'is no list of detections'),
+        ('{"images": []}', 'must be a list of detections'),
         ('[{"image_id": 1, "score": 0.5}]', "detection 0 of results.json has no 'name'"),
     ],
 )
