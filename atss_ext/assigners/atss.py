@@ -13,7 +13,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from atss_ext import ops
-from atss_ext.assigners.base import BatchAssignment, PackedGts, to_mmdet
+from atss_ext.assigners.base import BatchAssignment, PackedGts, Predictions, check_arguments, to_mmdet
 from atss_ext.assigners.bbox_overlaps import BboxOverlaps2D
 from atss_ext.ops.reference import box_centers, compute_dtype
 from atss_ext.registry import TASK_UTILS
@@ -70,6 +70,8 @@ class ATSSAssigner:
         valid: Tensor | None = None,
         priors_per_location: int = 1,
         grid: Sequence[ops.GridLevel] | None = None,
+        strides: Sequence[tuple[float, float]] | None = None,
+        predictions: Predictions | None = None,
     ) -> BatchAssignment:
         """Assigns every prior of every image of a batch.
 
@@ -80,6 +82,8 @@ class ATSSAssigner:
             valid: [B, N] bool, False for priors that take no part (in the padding); they come back as -1.
             priors_per_location: anchors at one location.
             grid: the levels from :func:`atss_ext.ops.find_grid`, where they are grids; same result, faster.
+            strides: not used.
+            predictions: not used.
 
         Returns:
             :class:`BatchAssignment`.
@@ -88,7 +92,7 @@ class ATSSAssigner:
             ValueError: when priors are not [N, 4] floats, sizes do not add up to N, ``valid`` does not
                 fit, or ``priors_per_location`` is below 1.
         """
-        _check(priors, level_sizes, gts, valid, priors_per_location)
+        check_arguments(priors, level_sizes, gts, valid, priors_per_location)
         k = self.topk * (priors_per_location if self.candidates == 'per_location' else 1)
         if self._is_plain_iou or not gts.boxes.size(0) or not priors.size(0):
             result = ops.atss_assign(
@@ -197,22 +201,3 @@ def _anchors_per_location(priors: Tensor, level_sizes: Sequence[int]) -> int:
     starts = torch.tensor([0, *level_sizes]).cumsum(0)[:-1]
     breaks[starts[starts < len(boxes)].to(boxes.device)] = True
     return int(breaks.cumsum(0).bincount().max())
-
-
-def _check(
-    priors: Tensor, level_sizes: Sequence[int], gts: PackedGts, valid: Tensor | None, priors_per_location: int
-) -> None:
-    """Refuses what would otherwise fail far from its cause."""
-    if priors.dim() != 2 or priors.size(1) != 4 or not priors.is_floating_point():
-        raise ValueError(f'priors must be a float tensor [N, 4], got {priors.dtype} {tuple(priors.shape)}')
-    if sum(level_sizes) != priors.size(0):
-        raise ValueError(
-            f'level sizes {list(level_sizes)} add up to {sum(level_sizes)}, but there are {priors.size(0)} '
-            'priors: pass the number of priors of every level'
-        )
-    if valid is not None and tuple(valid.shape) != (gts.num_images, priors.size(0)):
-        raise ValueError(
-            f'valid must be [{gts.num_images}, {priors.size(0)}] (images, priors), got {tuple(valid.shape)}'
-        )
-    if priors_per_location < 1:
-        raise ValueError(f'priors_per_location must be at least 1, got {priors_per_location}')

@@ -114,22 +114,45 @@ def check_boxes(boxes: Tensor, offsets: Tensor, kind: str) -> None:
 
 
 @dataclass(frozen=True)
+class Predictions:
+    """What a head predicts at every prior, for assigners that go by it; without gradients.
+
+    Attributes:
+        scores: [B, N, C], logits or probabilities of the classes.
+        boxes: [B, N, 4] xyxy, pixels, decoded.
+        are_logits: whether the sigmoid is still to be taken of ``scores``.
+    """
+
+    scores: Tensor
+    boxes: Tensor
+    are_logits: bool = True
+
+
+@dataclass(frozen=True)
 class BatchAssignment:
     """Who learns what, for every prior of every image.
 
     Attributes:
         assigned: [B, N] int64: i+1 for gt i of that image, 0 background, -1 ignored.
-        ious: [B, N]: overlap of a positive prior with its gt, 0 elsewhere; where one of mmdet's assigners
-            reports overlaps, its ``max_overlaps``.
+        ious: [B, N]: overlap of a positive prior (of its predicted box, where the assigner goes by
+            predictions) with its gt, 0 elsewhere; where one of mmdet's assigners reports overlaps, its
+            ``max_overlaps``.
+        metrics: [B, N], what the assigner ranks positives by, 0 elsewhere (TOOD's alignment metric); None
+            where there is no such thing.
     """
 
     assigned: Tensor
     ious: Tensor
+    metrics: Tensor | None = None
 
 
 @runtime_checkable
 class BatchAssigner(Protocol):
-    """An assigner that serves a whole batch in one call."""
+    """An assigner that serves a whole batch in one call.
+
+    One with the class attribute ``needs_predictions = True`` is given ``predictions``, others are not: to
+    decode the boxes of all priors costs a head time.
+    """
 
     def assign_batch(
         self,
@@ -139,10 +162,70 @@ class BatchAssigner(Protocol):
         valid: Tensor | None = None,
         priors_per_location: int = 1,
         grid: Sequence[GridLevel] | None = None,
+        strides: Sequence[tuple[float, float]] | None = None,
+        predictions: Predictions | None = None,
     ) -> BatchAssignment:
         """Assigns [N, 4] priors of L levels to the gts of B images; arguments of
         :func:`atss_ext.assigners.assign_batch`.
         """
+
+
+def check_arguments(
+    priors: Tensor,
+    level_sizes: Sequence[int],
+    gts: PackedGts,
+    valid: Tensor | None,
+    priors_per_location: int = 1,
+) -> None:
+    """Refuses arguments of ``assign_batch`` that would otherwise fail far from their cause.
+
+    Raises:
+        ValueError: when priors are not [N, 4] floats, sizes do not add up to N, ``valid`` does not fit, or
+            ``priors_per_location`` is below 1.
+    """
+    if priors.dim() != 2 or priors.size(1) != 4 or not priors.is_floating_point():
+        raise ValueError(f'priors must be a float tensor [N, 4], got {priors.dtype} {tuple(priors.shape)}')
+    if sum(level_sizes) != priors.size(0):
+        raise ValueError(
+            f'level sizes {list(level_sizes)} add up to {sum(level_sizes)}, but there are {priors.size(0)} '
+            'priors: pass the number of priors of every level'
+        )
+    if valid is not None and tuple(valid.shape) != (gts.num_images, priors.size(0)):
+        raise ValueError(
+            f'valid must be [{gts.num_images}, {priors.size(0)}] (images, priors), got {tuple(valid.shape)}'
+        )
+    if priors_per_location < 1:
+        raise ValueError(f'priors_per_location must be at least 1, got {priors_per_location}')
+
+
+def require_predictions(assigner: object, predictions: Predictions | None) -> Predictions:
+    """The predictions, which ``assigner`` cannot do without.
+
+    Raises:
+        AssignmentError: where there are none.
+    """
+    if predictions is None:
+        raise AssignmentError(
+            f'{type(assigner).__name__} ranks priors by predicted scores and boxes, but has none: use it '
+            'in atss_ext.ATSSHead or pass pred_instances.scores and .bboxes'
+        )
+    return predictions
+
+
+def require_strides(
+    assigner: object, strides: Sequence[tuple[float, float]] | None, num_levels: int
+) -> Sequence[tuple[float, float]]:
+    """The strides of all levels, which ``assigner`` cannot do without.
+
+    Raises:
+        AssignmentError: where there are none, or not one a level.
+    """
+    if strides is None or len(strides) != num_levels:
+        raise AssignmentError(
+            f'{type(assigner).__name__} measures distances in strides and needs a (width, height) for all of '
+            f'{num_levels} levels, but got {None if strides is None else list(strides)}: pass strides'
+        )
+    return strides
 
 
 def to_mmdet(assignment: BatchAssignment, labels: Tensor) -> AssignResult:

@@ -1,18 +1,35 @@
 """One call for every assigner: ours serve a batch at once, mmdet's are called image by image."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from mmdet.models.task_modules import AssignResult, PointAssigner
 from mmdet.models.task_modules import ATSSAssigner as MMDetATSSAssigner
+from mmdet.models.task_modules import DynamicSoftLabelAssigner as MMDetDynamicSoftLabelAssigner
+from mmdet.models.task_modules import SimOTAAssigner as MMDetSimOTAAssigner
+from mmdet.models.task_modules import TaskAlignedAssigner as MMDetTaskAlignedAssigner
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from atss_ext.assigners.base import AssignmentError, BatchAssigner, BatchAssignment, PackedGts
+from atss_ext.assigners.base import (
+    AssignmentError,
+    BatchAssigner,
+    BatchAssignment,
+    PackedGts,
+    Predictions,
+    require_predictions,
+    require_strides,
+)
 from atss_ext.ops import GridLevel
+
+# How mmdet's assigners want their input; nothing in their signatures says it.
+_BY_PROBABILITY = (MMDetTaskAlignedAssigner, MMDetSimOTAAssigner)
+_BY_LOGITS = (MMDetDynamicSoftLabelAssigner,)
+# Priors as (centre x, centre y, stride x, stride y).
+_BY_POINTS = (MMDetSimOTAAssigner, MMDetDynamicSoftLabelAssigner)
 
 
 def assign_batch(
@@ -23,36 +40,80 @@ def assign_batch(
     valid: Tensor | None = None,
     priors_per_location: int = 1,
     grid: Sequence[GridLevel] | None = None,
+    strides: Sequence[tuple[float, float]] | None = None,
+    predictions: Predictions | None = None,
 ) -> BatchAssignment:
     """One call for every assigner: ours serve the batch at once, mmdet's are called image by image.
 
     Args:
-        assigner: a :class:`BatchAssigner`, or one with mmdet's ``assign`` that goes by prior boxes and gts
-            alone. Of mmdet's these are ATSSAssigner (without ``alpha``), MaxIoUAssigner and
-            CenterRegionAssigner; what the last calls shadowed is background here, as in its ``gt_inds``.
+        assigner: a :class:`BatchAssigner`, or one with mmdet's ``assign``. Of mmdet's these are
+            MaxIoUAssigner and CenterRegionAssigner (what the latter calls shadowed is background here, as in
+            its ``gt_inds``), ATSSAssigner, TaskAlignedAssigner, SimOTAAssigner and DynamicSoftLabelAssigner.
         priors: [N, 4] xyxy, pixels; all levels one after the other.
         level_sizes: L counts that sum to N.
         gts: of the batch.
         valid: [B, N] bool, False for priors that take no part; they come back as -1.
         priors_per_location: anchors at one location.
         grid: the levels from :func:`atss_ext.ops.find_grid`, where they are grids; may make it faster.
+        strides: L pairs (width, height), pixels, for assigners that measure distances in them.
+        predictions: for assigners that :func:`needs_predictions`.
 
     Raises:
-        AssignmentError: for an assigner that needs more than prior boxes and gts (predictions, say), or
-            gives a prior several gts.
+        AssignmentError: for an assigner that needs what it is not given, or gives a prior several gts.
     """
     if isinstance(assigner, BatchAssigner):
-        return assigner.assign_batch(priors, level_sizes, gts, valid, priors_per_location, grid)
+        return assigner.assign_batch(
+            priors, level_sizes, gts, valid, priors_per_location, grid, strides, predictions
+        )
     _check_call(assigner)
+    instances = _candidates(assigner, priors, level_sizes, strides, predictions)
     rows = [
-        _assign_image(assigner, priors, level_sizes, gts, image, None if valid is None else valid[image])
+        _assign_image(assigner, instances(image), priors, level_sizes, gts, image, valid)
         for image in range(gts.num_images)
     ]
     return BatchAssignment(torch.stack([row for row, _ in rows]), torch.stack([iou for _, iou in rows]))
 
 
+def needs_predictions(assigner: Any) -> bool:
+    """Whether an assigner goes by predicted scores and boxes: ours say so, of mmdet's it is known."""
+    if isinstance(assigner, BatchAssigner):
+        return getattr(assigner, 'needs_predictions', False)
+    if isinstance(assigner, MMDetATSSAssigner):
+        return assigner.alpha is not None
+    return isinstance(assigner, (*_BY_PROBABILITY, *_BY_LOGITS))
+
+
+def _candidates(
+    assigner: Any,
+    priors: Tensor,
+    level_sizes: Sequence[int],
+    strides: Sequence[tuple[float, float]] | None,
+    predictions: Predictions | None,
+) -> Callable[[int], InstanceData]:
+    """What one of mmdet's assigners chooses from, by image."""
+    if isinstance(assigner, _BY_POINTS):
+        pairs = torch.tensor(require_strides(assigner, strides, len(level_sizes)), device=priors.device)
+        pairs = pairs.repeat_interleave(torch.tensor(list(level_sizes), device=priors.device), 0)
+        priors = torch.cat([(priors[:, :2] + priors[:, 2:]) / 2, pairs.to(priors.dtype)], 1)
+    if not needs_predictions(assigner):
+        return lambda image: InstanceData(priors=priors)
+    found = require_predictions(assigner, predictions)
+    wants_logits = not isinstance(assigner, _BY_PROBABILITY)
+    if wants_logits and not found.are_logits:
+        raise _unfit(type(assigner), 'needs logits as scores, not probabilities')
+
+    def of_image(image: int) -> InstanceData:
+        scores = found.scores[image]
+        if found.are_logits and not wants_logits:
+            scores = scores.sigmoid()
+        return InstanceData(priors=priors, scores=scores, bboxes=found.boxes[image])
+
+    return of_image
+
+
 def _assign_image(
     assigner: Any,
+    candidates: InstanceData,
     priors: Tensor,
     level_sizes: Sequence[int],
     gts: PackedGts,
@@ -60,17 +121,16 @@ def _assign_image(
     valid: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Calls one of mmdet's assigners for one image: assigned [N] and ious [N]."""
-    if valid is None:
-        valid = priors.new_ones(priors.size(0), dtype=torch.bool)
+    own = priors.new_ones(priors.size(0), dtype=torch.bool) if valid is None else valid[image]
     instances, ignored = _image_gts(gts, image)
     arguments: list[Any] = [instances, ignored]
     if _takes_levels(type(assigner)):
-        arguments.insert(0, [int(level.sum()) for level in valid.split(list(level_sizes))])
-    result = _call(assigner, InstanceData(priors=priors[valid]), arguments)
+        arguments.insert(0, [int(level.sum()) for level in own.split(list(level_sizes))])
+    result = _call(assigner, candidates[own], arguments)
     assigned = result.gt_inds.new_full((priors.size(0),), -1)
-    assigned[valid] = result.gt_inds
+    assigned[own] = result.gt_inds
     ious = priors.new_zeros(priors.size(0))
-    ious[valid] = _positive_overlaps(result, priors[valid], instances.bboxes)
+    ious[own] = _positive_overlaps(result, priors[own], instances.bboxes)
     return assigned, ious
 
 
@@ -106,8 +166,6 @@ def _check_call(assigner: Any) -> None:
     kind = type(assigner)
     if isinstance(assigner, PointAssigner):  # would take x1, y1, x2 of a box for them without a word
         raise _unfit(kind, 'needs points with their stride as priors ([N, 3])')
-    if isinstance(assigner, MMDetATSSAssigner) and assigner.alpha is not None:
-        raise _unfit(kind, f'with alpha={assigner.alpha} needs pred_instances.scores and .bboxes')
     given = 4 if _takes_levels(kind) else 3
     try:
         inspect.signature(kind.assign).bind('self', *range(given))
@@ -117,8 +175,7 @@ def _check_call(assigner: Any) -> None:
 
 def _unfit(kind: type, why: str) -> AssignmentError:
     return AssignmentError(
-        f'{kind.__name__} {why}: choose an assigner that goes by prior boxes and gts alone, such as '
-        'ATSSAssigner or MaxIoUAssigner'
+        f'{kind.__name__} {why}: choose an assigner of priors and gts, such as ATSSAssigner or MaxIoUAssigner'
     )
 
 

@@ -4,13 +4,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmdet.models.task_modules.assigners import BaseAssigner, CenterRegionAssigner, MaxIoUAssigner
+from mmdet.models.task_modules.assigners import ATSSAssigner as MMDetATSSAssigner
+from mmdet.models.task_modules.assigners import (
+    BaseAssigner,
+    CenterRegionAssigner,
+    DynamicSoftLabelAssigner,
+    MaxIoUAssigner,
+    SimOTAAssigner,
+    TaskAlignedAssigner,
+)
 from mmdet.registry import TASK_UTILS
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 from scenes import literal_iou, random_scene
 
-from atss_ext.assigners import PackedGts, assign_batch
+from atss_ext.assigners import PackedGts, Predictions, assign_batch, needs_predictions
 from atss_ext.assigners.base import AssignmentError
 from atss_ext.registry import MODELS
 
@@ -24,7 +32,7 @@ STOCK = {
     'MaxIoUAssigner': (THRESHOLDS, None),
     'CenterRegionAssigner': (CENTER_REGION, None),
     'ApproxMaxIoUAssigner': (THRESHOLDS, 'needs pred_instances.approxs'),
-    'DynamicSoftLabelAssigner': ({}, 'needs pred_instances.bboxes'),
+    'DynamicSoftLabelAssigner': ({}, None),
     'GridAssigner': (THRESHOLDS, 'needs pred_instances.responsible_flags'),
     'HungarianAssigner': ({'match_costs': [{'type': 'FocalLossCost'}]}, 'needs pred_instances.scores'),
     'MultiInstanceAssigner': (THRESHOLDS, 'returns [43, 2] gts for 85 priors instead of one each'),
@@ -33,8 +41,8 @@ STOCK = {
         {},
         "cannot be called with priors, gts and ignored gts (missing a required argument: 'featmap_sizes')",
     ),
-    'SimOTAAssigner': ({}, 'needs pred_instances.bboxes'),
-    'TaskAlignedAssigner': ({'topk': 9}, 'needs pred_instances.bboxes'),
+    'SimOTAAssigner': ({}, None),
+    'TaskAlignedAssigner': ({'topk': 9}, None),
     'TopkHungarianAssigner': (
         {'topk': 9},
         "cannot be called with priors, gts and ignored gts (missing a required argument: 'gt_labels')",
@@ -91,15 +99,66 @@ def test_other_assigners_are_refused_in_one_sentence(name):
         losses_of(head_with(name, **arguments))
     sentence = str(caught.value)
     assert sentence.startswith(f'{name} {refusal}')
-    assert sentence.endswith(
-        ': choose an assigner that goes by prior boxes and gts alone, such as ATSSAssigner or MaxIoUAssigner'
+    assert sentence.endswith(': choose an assigner of priors and gts, such as ATSSAssigner or MaxIoUAssigner')
+
+
+def test_predictions_reach_mmdets_assigners_as_their_own_heads_pass_them(monkeypatch):
+    """Probabilities or logits, boxes or points with strides: as TOOD, YOLOX, RTMDet and DDOD do."""
+    scene = random_scene(1, 'mixed', 3, 96, 128)
+    logits, boxes = torch.randn(1, len(scene.priors), 80), scene.priors[None] + 1
+    strides = [(8.0, 8.0), (16.0, 16.0), (32.0, 32.0), (64.0, 64.0), (128.0, 128.0)][: len(scene.sizes)]
+    points = torch.cat(
+        [
+            torch.cat([(part[:, :2] + part[:, 2:]) / 2, part.new_full((len(part), 2), stride)], 1)
+            for part, (stride, _) in zip(scene.priors.split(scene.sizes), strides, strict=True)
+        ]
     )
+    gts, valid = PackedGts.from_instances([scene.gts]), torch.ones(1, len(scene.priors), dtype=torch.bool)
+    valid[0, ::7] = False
+    cases = {
+        TaskAlignedAssigner: (TaskAlignedAssigner(topk=9), logits.sigmoid(), scene.priors),
+        SimOTAAssigner: (SimOTAAssigner(), logits.sigmoid(), points),
+        DynamicSoftLabelAssigner: (DynamicSoftLabelAssigner(), logits, points),
+        MMDetATSSAssigner: (MMDetATSSAssigner(topk=9, alpha=0.8), logits, scene.priors),
+    }
+    for kind, (assigner, scores, priors) in cases.items():
+        given = InstanceData(priors=priors[valid[0]], scores=scores[0][valid[0]], bboxes=boxes[0][valid[0]])
+        levels = [int(part.sum()) for part in valid[0].split(scene.sizes)]
+        arguments = (given, levels) if kind is MMDetATSSAssigner else (given,)
+        wanted = torch.full((len(scene.priors),), -1)
+        wanted[valid[0]] = assigner.assign(*arguments, scene.gts).gt_inds
+        assert needs_predictions(assigner)
+        got = assign_batch(
+            assigner,
+            scene.priors,
+            scene.sizes,
+            gts,
+            valid,
+            strides=strides,
+            predictions=Predictions(logits, boxes),
+        )
+        assert torch.equal(got.assigned[0], wanted), kind
+        assert (wanted > 0).any(), kind
 
 
-def test_alpha_of_mmdets_atss_is_refused():
-    """It weighs in predictions, and says so by an assertion only."""
-    with pytest.raises(AssignmentError, match=r'ATSSAssigner with alpha=0.8 needs pred_instances.scores'):
-        losses_of(head_with('ATSSAssigner', topk=9, alpha=0.8))
+def test_what_predictions_lack_is_said():
+    scene = random_scene(1, 'mixed', 3, 96, 128)
+    gts = PackedGts.from_instances([scene.gts])
+    arguments = scene.priors, scene.sizes, gts
+    with pytest.raises(
+        AssignmentError, match='TaskAlignedAssigner ranks priors by predicted scores and boxes'
+    ):
+        assign_batch(TaskAlignedAssigner(topk=9), *arguments)
+    with pytest.raises(AssignmentError, match='SimOTAAssigner measures distances in strides and needs a '):
+        assign_batch(SimOTAAssigner(), *arguments)
+    found = Predictions(torch.rand(1, len(scene.priors), 5), scene.priors[None], are_logits=False)
+    with pytest.raises(AssignmentError, match='ATSSAssigner needs logits as scores, not probabilities'):
+        assign_batch(MMDetATSSAssigner(topk=9, alpha=0.8), *arguments, predictions=found)
+
+
+def test_mmdets_atss_by_predictions_fits_our_head():
+    losses = losses_of(head_with('ATSSAssigner', topk=9, alpha=0.8))
+    assert sum(losses[4:8]) > 0
 
 
 def test_an_attribute_error_of_the_assigner_itself_is_no_refusal():

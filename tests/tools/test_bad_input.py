@@ -320,9 +320,14 @@ def test_bad_boxes_that_only_the_training_sees(tiny, refused, monkeypatch):
 
 def test_an_assigner_that_does_not_fit(tiny, refused):
     said = refused(
-        'train.py', tiny.config, '--cfg-options', 'model.train_cfg.assigner.type=mmdet.TaskAlignedAssigner'
+        'train.py',
+        tiny.config,
+        '--cfg-options',
+        'model.train_cfg.assigner.type=mmdet.ApproxMaxIoUAssigner',
+        'model.train_cfg.assigner.pos_iou_thr=0.5',
+        'model.train_cfg.assigner.neg_iou_thr=0.4',
     )
-    assert said.startswith('error: TaskAlignedAssigner needs pred_instances.bboxes: choose an assigner')
+    assert 'ApproxMaxIoUAssigner' in said
 
 
 def test_values_that_our_classes_refuse(tiny, refused):

@@ -9,7 +9,7 @@ from mmdet.utils import InstanceList, OptInstanceList, reduce_mean
 from torch import Tensor
 
 from atss_ext import ops
-from atss_ext.assigners import PackedGts, assign_batch
+from atss_ext.assigners import PackedGts, Predictions, assign_batch, needs_predictions
 from atss_ext.models.dense_heads.prior_validity import valid_priors
 from atss_ext.models.dense_heads.pyramid_priors import PyramidPriors
 from atss_ext.registry import MODELS
@@ -24,8 +24,8 @@ class ATSSHead(MMDetATSSHead):
 
     No loop over images or gts, and no value is read back to the host between the forward pass and the
     losses: results have fixed shapes, and what is not positive is masked instead of filtered. Assigners of
-    this package serve the batch in one call; mmdet's that go by priors and gts alone are called image by
-    image, and others are refused (see :func:`atss_ext.assigners.base.assign_batch`).
+    this package serve the batch in one call, mmdet's are called image by image; those that go by predictions
+    get them, and what does not fit is refused (see :func:`atss_ext.assigners.assign_batch`).
 
     Arguments and config keys are those of ``mmdet.ATSSHead`` (with ``reg_decoded_bbox=True``).
 
@@ -53,7 +53,11 @@ class ATSSHead(MMDetATSSHead):
         return self._priors[key]
 
     def get_targets(  # type: ignore[override]
-        self, priors: PyramidPriors, gts: PackedGts, valid: Tensor | None = None
+        self,
+        priors: PyramidPriors,
+        gts: PackedGts,
+        valid: Tensor | None = None,
+        predictions: Predictions | None = None,
     ) -> ops.Targets:
         """Targets of all images at once.
 
@@ -61,6 +65,7 @@ class ATSSHead(MMDetATSSHead):
             priors: of the feature maps.
             gts: of the batch.
             valid: [B, N] bool, False for priors in the padding; None when all are valid.
+            predictions: for assigners that go by them.
         """
         result = assign_batch(
             self.assigner,
@@ -70,6 +75,8 @@ class ATSSHead(MMDetATSSHead):
             valid,
             priors_per_location=self.num_base_priors,
             grid=priors.grid,
+            strides=self.prior_generator.strides,
+            predictions=predictions,
         )
         return ops.gather_targets(
             priors.boxes,
@@ -109,7 +116,10 @@ class ATSSHead(MMDetATSSHead):
         valid = valid_priors(
             self.prior_generator, priors.boxes, shapes, batch_img_metas, self.train_cfg['allowed_border']
         )
-        targets = self.get_targets(priors, gts, valid)
+        predictions = None
+        if needs_predictions(self.assigner):
+            predictions = self._predictions(cls_scores, bbox_preds, priors)
+        targets = self.get_targets(priors, gts, valid, predictions)
         # One reduction over the ranks, made whatever this rank holds: one without gts keeps nobody waiting.
         totals = reduce_mean(torch.stack([targets.num_positives, targets.centerness.sum()]))
         num_positives, centerness_sum = totals[0], totals[1].clamp(min=1)
@@ -125,6 +135,19 @@ class ATSSHead(MMDetATSSHead):
             losses['loss_centerness'].append(centerness)
             start += priors.sizes[level]
         return losses
+
+    @torch.no_grad()
+    def _predictions(
+        self, cls_scores: list[Tensor], bbox_preds: list[Tensor], priors: PyramidPriors
+    ) -> Predictions:
+        """Scores and boxes at every prior of every image, in the order of the priors."""
+        images = cls_scores[0].size(0)
+        scores = [
+            level.permute(0, 2, 3, 1).reshape(images, -1, self.cls_out_channels) for level in cls_scores
+        ]
+        deltas = [level.permute(0, 2, 3, 1).reshape(images, -1, 4) for level in bbox_preds]
+        boxes = self.bbox_coder.decode(priors.boxes.repeat(images, 1), torch.cat(deltas, 1).reshape(-1, 4))
+        return Predictions(torch.cat(scores, 1), boxes.reshape(images, -1, 4))
 
     def _level_loss(
         self,
