@@ -22,11 +22,11 @@ from mmengine.registry import init_default_scope
 import atss_ext  # noqa: F401 - lets mmdet run without a compiled mmcv, and fills the registries
 from atss_ext.cli.errors import UserError, note, run_tool
 from atss_ext.datasets.checks import read_coco
-from atss_ext.evaluation.coco.backends import MISSING, Backend, check_backend, fast_available
-from atss_ext.evaluation.coco.figures import agnostic_recall, coco_figures
+from atss_ext.evaluation.backend import MISSING, Backend, check_backend, fast_available
+from atss_ext.evaluation.coco.figures import coco_figures, recall_figures
 from atss_ext.evaluation.coco.result_file import Results, check_results, found_of, read_results
 from atss_ext.evaluation.coco.table import read_truth
-from atss_ext.evaluation.coda_figures import coda_figures, read_coda
+from atss_ext.evaluation.coda import coda_figures, named_found, read_coda
 from atss_ext.evaluation.lvis import LvisTruth, from_coco, lvis_figures
 from atss_ext.evaluation.samples import classes_of
 
@@ -50,7 +50,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--backend',
         choices=('fast', 'reference'),
-        help='coco and recall: hotcoco or pycocotools; else the faster',
+        help='hotcoco, or the slower pycocotools (lvis: our own); else the faster one that there is',
     )
     parser.add_argument(
         '--classes',
@@ -88,8 +88,6 @@ def check_options(args: argparse.Namespace) -> tuple[str, ...] | None:
         raise UserError(f'--fixed: fixed AP is of LVIS, but --kind is {args.kind}; leave one of both away')
     if min(args.limits) < 1:
         raise UserError(f'--limits {min(args.limits)}: it must be at least 1')
-    if args.backend and args.kind in ('lvis', 'coda'):
-        raise UserError(f'--backend {args.backend}: --kind {args.kind} has one implementation; leave it away')
     if args.classes is None:
         return None
     if args.kind == 'coda':
@@ -115,7 +113,7 @@ def score_coco(args: argparse.Namespace, results: Results, classes: Sequence[str
     for metric in args.metric:
         found = found_of(results, truth, numbers, metric == 'segm')
         if agnostic:
-            values = agnostic_recall(truth, found, metric, args.limits, backend)
+            values = recall_figures(truth, found, metric, args.limits, backend)
         else:
             values = coco_figures(truth, found, metric, backend=backend)
         figures.update({f'{metric}_{name}': value for name, value in values.items()})
@@ -124,7 +122,8 @@ def score_coco(args: argparse.Namespace, results: Results, classes: Sequence[str
 
 def score_lvis(args: argparse.Namespace, results: Results, classes: Sequence[str] | None) -> Figures:
     """LVIS AP, and fixed AP."""
-    truth = LvisTruth.read(str(args.ann), classes)
+    backend = backend_of(args)
+    truth = LvisTruth.read(str(args.ann), classes, 'segm' in args.metric)
     every = _categories(args.ann)
     check_results(results, args.results, truth.image_rows, every, str(args.ann), args.metric)
     figures = {}
@@ -132,21 +131,21 @@ def score_lvis(args: argparse.Namespace, results: Results, classes: Sequence[str
         found = from_coco(results, truth, metric)
         for protocol in ('standard', 'fixed') if args.fixed else ('standard',):
             middle = 'fixed_' if protocol == 'fixed' else ''
-            values = lvis_figures(truth, found, protocol)
+            values = lvis_figures(truth, found, protocol, backend=backend)
             figures.update({f'{metric}_{middle}{name}': value for name, value in values.items()})
     return figures
 
 
 def score_coda(args: argparse.Namespace, results: Results, classes: Sequence[str] | None) -> Figures:
     """CODA's figures, by name: a row's own, or that of its category."""
-    truth = read_coda(str(args.ann))
-    images = {image['id']: image for image in truth.images}
+    backend, masks = backend_of(args), 'segm' in args.metric
+    truth = read_coda(args.ann, masks=masks)
     names = _categories(args.ann)
-    check_results(results, args.results, images, names, str(args.ann), args.metric, by_name=True)
-    named = [{**row, 'name': row.get('name') or names[row['category_id']]} for row in results]
+    check_results(results, args.results, truth.image_numbers, names, str(args.ann), args.metric, by_name=True)
+    found = named_found(results, truth, masks)
     figures = {}
     for metric in args.metric:
-        values = coda_figures(truth, named, metric)
+        values = coda_figures(truth, found, metric, backend)
         figures.update({f'{metric}_{name}': value for name, value in values.items()})
     return figures
 

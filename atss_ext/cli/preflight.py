@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mmdet.datasets import CocoDataset
@@ -11,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from atss_ext.cli.errors import UserError, note
-from atss_ext.datasets import ShapesDataset
+from atss_ext.datasets import CodaDataset, LvisDataset, ShapesDataset
 from atss_ext.datasets.checks import CocoSummary, DataError, check_coco, check_images, read_coco
 
 
@@ -35,7 +36,7 @@ class _LentCOCO(COCO):
 
 
 def check_data(cfg: Config, *dataloaders: str) -> None:
-    """Check every COCO dataset of some dataloaders; other kinds of datasets are passed over.
+    """Check every dataset of COCO, LVIS and CODA of some dataloaders; other kinds are passed over.
 
     Args:
         cfg: the config.
@@ -56,7 +57,7 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
         if prefix != 'train':
             _check_evaluator(f'{prefix}_evaluator', cfg.get(f'{prefix}_evaluator'), files)
     if _LentCOCO.lent:
-        CocoDataset.COCOAPI = _LentCOCO
+        CocoDataset.COCOAPI = LvisDataset.READER = _LentCOCO
 
 
 def _check_loader(key: str, dataset_cfg: Mapping[str, Any], head: Any) -> list[str]:
@@ -124,8 +125,11 @@ def _coco_dataset(leaf: Mapping[str, Any]) -> CocoDataset | None:
 
 
 def _reads_as_coco(kind: type[CocoDataset]) -> bool:
-    """Return whether a class reads its file as mmdet's own does; LVIS, Objects365, panoptic do not."""
-    return issubclass(kind, ShapesDataset) or (
+    """Return whether a class reads its file as mmdet's own does; Objects365, panoptic and others do not."""
+    if issubclass(kind, LvisDataset):
+        own = (getattr(kind, name) is getattr(LvisDataset, name) for name in ('load_data_list', 'COCOAPI'))
+        return all(own) and kind.parse_data_info is LvisDataset.parse_data_info
+    return issubclass(kind, ShapesDataset | CodaDataset) or (
         kind.COCOAPI in (COCO, _LentCOCO)
         and kind.load_data_list is CocoDataset.load_data_list
         and kind.parse_data_info is CocoDataset.parse_data_info
@@ -135,21 +139,31 @@ def _reads_as_coco(kind: type[CocoDataset]) -> bool:
 
 def _check_dataset(dataset: CocoDataset) -> CocoSummary:
     content = read_coco(dataset.ann_file)
-    summary = check_coco(
-        content,
-        dataset.ann_file,
-        classes=dataset.metainfo.get('classes'),
-        filter_cfg=None if dataset.test_mode else dataset.filter_cfg,
-    )
+    if isinstance(dataset, LvisDataset):
+        dataset.prepare(content)
+    if isinstance(dataset, CodaDataset):
+        # Its modes and rules are its own, and it names what breaks them: here only the images are looked at.
+        summary = check_coco({'images': content['images']}, dataset.ann_file)
+        summary = replace(summary, boxes=len(content.get('annotations', [])))
+    else:
+        summary = check_coco(
+            content,
+            dataset.ann_file,
+            classes=dataset.metainfo.get('classes'),
+            filter_cfg=None if dataset.test_mode else dataset.filter_cfg,
+        )
     folder = dataset.data_prefix.get('img', '')
     if '://' not in folder:
         check_images((image['file_name'] for image in content['images']), folder, dataset.ann_file)
-    _LentCOCO.lent[os.path.abspath(dataset.ann_file)] = content
+    if not isinstance(dataset, CodaDataset):  # it reads its file itself
+        _LentCOCO.lent[os.path.abspath(dataset.ann_file)] = content
     return summary
 
 
 def _check_evaluator(key: str, evaluator: Any, files: list[str]) -> None:
     for metric in evaluator if isinstance(evaluator, list | tuple) else [evaluator]:
+        if isinstance(metric, Mapping) and 'metric' in metric:  # one around another
+            _check_evaluator(key, metric['metric'], files)
         ann_file = metric.get('ann_file') if isinstance(metric, Mapping) else None
         if not isinstance(ann_file, str) or '://' in ann_file:
             continue

@@ -178,9 +178,11 @@ def _check_fields(items: list[Any], keys: tuple[str, ...], kind: str, ann_file: 
         for key in keys:
             if key not in item:
                 # mmdet reads `area` even where it trains on boxes alone.
-                hint = ' (width * height for a plain box)' if key == 'area' else ''
+                way_out = 'add it (width * height for a plain box)' if key == 'area' else 'add it'
+                if key == 'file_name' and 'coco_url' in item:
+                    way_out = "but a 'coco_url' as LVIS has: read it with type='atss_ext.LvisDataset'"
                 raise DataError(
-                    f"{kind} {item.get('id', f'number {index}')} of {ann_file} has no '{key}'; add it{hint}"
+                    f"{kind} {item.get('id', f'number {index}')} of {ann_file} has no '{key}'; {way_out}"
                 )
 
 

@@ -1,13 +1,16 @@
-"""Average recall of open-ended detections, by pycocotools: the objects found, whatever their names."""
+"""Average recall of open-ended detections in memory: the objects found, whatever their names."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from atss_ext.evaluation.coco_scores import at_threshold, coco_scores, mean_of, xywh
+from atss_ext.evaluation.backend import Backend
+from atss_ext.evaluation.coco import table
+from atss_ext.evaluation.coco.figures import recall_figures
+from atss_ext.evaluation.coco.samples import xywh
 from atss_ext.vlsam.detections import Detections
 
 
@@ -45,6 +48,7 @@ def average_recall(
     iou_type: str = 'bbox',
     names: bool = False,
     max_detections: int = 100,
+    backend: Backend | None = None,
 ) -> AverageRecall:
     """Score detections of some images together.
 
@@ -56,13 +60,14 @@ def average_recall(
         iou_type: 'bbox' or 'segm'.
         names: an object is found only by a detection of its own name; recall is then the mean over the names
             there are.
-        max_detections: an image.
+        max_detections: an image (and name, where names count).
+        backend: see :func:`~atss_ext.evaluation.coco.score`.
 
     Returns:
         the recall; 0 where nothing is found.
 
     Raises:
-        ValueError: the lengths differ, there is no object at all, or an unknown ``iou_type``.
+        ValueError: the lengths differ, there is no object at all, or an unknown ``iou_type`` or back-end.
     """
     if len(truths) != len(found):
         raise ValueError(f'{len(truths)} images with objects need as many detections, but got {len(found)}.')
@@ -71,44 +76,40 @@ def average_recall(
     known = sorted({name for truth in truths for name in truth.names})
     if not known:
         raise ValueError('there is no object in these images; recall needs one at least.')
-    ids = {name: number if names else 1 for number, name in enumerate(known, 1)}
-    # A category of its own without objects for names that no object has; it leaves the mean alone.
-    other = len(known) + 1 if names else 1
-    images = [
-        {'id': number, 'height': truth.masks.shape[1], 'width': truth.masks.shape[2]}
-        for number, truth in enumerate(truths)
-    ]
-    objects = [entry for number, truth in enumerate(truths) for entry in _objects(number, truth, ids)]
-    results = [entry for number, one in enumerate(found) for entry in _results(number, one, ids, other)]
-    scorer = coco_scores(images, objects, results, iou_type, [max_detections])
-    recall = scorer.eval['recall'][:, :, 0, 0]  # [T, K], all areas
-    at_50, at_75 = (recall[at_threshold(scorer, threshold)] for threshold in (0.5, 0.75))
-    return AverageRecall(mean_of(recall), mean_of(at_50), mean_of(at_75))
+    objects, results = _objects(truths, known), _results(found, known)
+    if not names:
+        objects, results = objects.unnamed(), results.unnamed()
+    figures = recall_figures(objects, results, iou_type, [max_detections], backend)
+    return AverageRecall(*(figures[f'{name}@{max_detections}'] for name in ('AR', 'AR50', 'AR75')))
 
 
-def _objects(image: int, truth: Truth, ids: dict[str, int]) -> list[dict[str, Any]]:
-    return [
-        {
-            'image_id': image,
-            'category_id': ids[name],
-            'bbox': xywh(box),
-            'area': float(mask.sum()),
-            'segmentation': rle.encode(np.asfortranarray(mask, dtype=np.uint8)),
-        }
-        for box, mask, name in zip(truth.boxes, truth.masks, truth.names, strict=True)
-    ]
+def _objects(truths: Sequence[Truth], names: Sequence[str]) -> table.Truth:
+    """All objects; the last category, of names that no object has, leaves the mean over names alone."""
+    ids = {name: number for number, name in enumerate(names, 1)}
+    masks = [rle.encode(np.asfortranarray(mask, dtype=np.uint8)) for truth in truths for mask in truth.masks]
+    categories = [ids[name] for truth in truths for name in truth.names]
+    return table.Truth(
+        ann_file='',
+        image_numbers={image: image + 1 for image in range(len(truths))},
+        sizes=[(truth.masks.shape[1], truth.masks.shape[2]) for truth in truths],
+        category_numbers={number: number for number in range(1, len(names) + 2)},
+        names=[*names, 'no object'],
+        images=np.repeat(np.arange(len(truths)) + 1, [len(truth.names) for truth in truths]),
+        categories=np.array(categories, np.int64),
+        boxes=np.concatenate([xywh(truth.boxes) for truth in truths]),
+        areas=np.array([mask.sum() for truth in truths for mask in truth.masks], np.float64),
+        crowds=np.zeros(len(categories), bool),
+        segmentations=masks,
+    )
 
 
-def _results(image: int, found: Detections, ids: dict[str, int], other: int) -> list[dict[str, Any]]:
-    return [
-        {
-            'image_id': image,
-            'category_id': ids.get(name, other),
-            'bbox': xywh(box),
-            'score': float(score),
-            'segmentation': mask,
-        }
-        for box, score, name, mask in zip(
-            found.boxes, found.scores, found.names, found.run_lengths, strict=True
-        )
-    ]
+def _results(found: Sequence[Detections], names: Sequence[str]) -> table.Found:
+    ids = {name: number for number, name in enumerate(names, 1)}
+    categories = [ids.get(name, len(names) + 1) for one in found for name in one.names]
+    return table.Found(
+        images=np.repeat(np.arange(len(found)) + 1, [len(one) for one in found]),
+        categories=np.array(categories, np.int64),
+        scores=np.concatenate([one.scores for one in found]).astype(np.float64),
+        boxes=np.concatenate([xywh(one.boxes) for one in found]),
+        masks=[mask for one in found for mask in one.run_lengths],
+    )

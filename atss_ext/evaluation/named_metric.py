@@ -110,7 +110,8 @@ class NamedMetric(BaseMetric):
         for row in results:
             total.update(row)
         count = sum(total.values())
-        return {**{how: total[how] / max(count, 1) for how in _HOWS}, 'detections': count}
+        # No int: mmengine's log would have null for it.
+        return {**{how: total[how] / max(count, 1) for how in _HOWS}, 'detections': float(count)}
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Both metrics' figures, on every process; each collects its own results and drops padded images.

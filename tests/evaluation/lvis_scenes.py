@@ -9,6 +9,9 @@ from atss_ext.evaluation.lvis import LvisTruth, from_coco, lvis_figures
 
 SIZE = (120, 160)
 NAMES = ('axe', 'bag', 'cup', 'dog', 'elk')
+BACKEND = 'reference'
+"""Whose figures :func:`figures` gives; a test module may say another."""
+
 RANGES = {'': (0, 1e10), 's': (0, 32**2), 'm': (32**2, 96**2), 'l': (96**2, 1e10)}
 
 
@@ -50,7 +53,7 @@ def result(image, category, score, box, bite=0):
 
 def figures(file, results, iou_type='bbox', **settings):
     truth = LvisTruth(file)
-    return lvis_figures(truth, from_coco(results, truth, iou_type), **settings)
+    return lvis_figures(truth, from_coco(results, truth, iou_type), **{'backend': BACKEND, **settings})
 
 
 # The definitions in plain Python: one category, range of areas and threshold at a time.
@@ -172,4 +175,35 @@ def random_scene(seed, iou_type):
     for one in results:
         w, h = one['bbox'][2:]
         one['area'] = w * h if iou_type == 'bbox' else int(one['mask'].sum())
+    return file, results
+
+
+def adversarial_scene(seed):
+    """As a random scene, and what LVIS's own files lack: ignored objects, edges, huge and flat ones, crowds.
+
+    Scores are few, so that they tie within images and between them; boxes have fractions; of 13 images some
+    have nothing, and their ids are in no order.
+    """
+    chance = random.Random(seed)
+    identities = [10, 20, 30, 40, 50]
+    looked_for = identities[: chance.choice([4, 5])]  # of the last there may be no object at all
+    images = chance.sample(range(1, 99), 13)
+    some = [(chance.choice(images[:9]), chance.choice(looked_for), random_box(chance)) for _ in range(40)]
+    lists = {n: (chance.sample(identities, 2), chance.sample(identities, 2)) for n in images}
+    file = content(lists, [*some, *some[:5]], chance.choice(['rrccf', 'fffff']))
+    for one in file['annotations']:
+        one['ignore'] = int(chance.random() < 0.2)
+        one['iscrowd'] = int(chance.random() < 0.1)
+        one['area'] = chance.choice([one['area']] * 4 + [0, 32**2, 96**2, 32**2 + 1e-9, 1e10, 1e11])
+    file['annotations'][0]['bbox'] = [5, 5, 0, 30]
+    results = []
+    for image, category, box in some * 4:
+        box = near(chance, box) if chance.random() < 0.7 else random_box(chance)
+        if chance.random() < 0.2:
+            category, image = chance.choice(identities), chance.choice(images)
+        one = result(image, category, chance.randrange(4) / 3, box, chance.choice([0, 0, 8]))
+        shift = chance.choice([0, 0.5, -0.25])
+        results.append({**one, 'bbox': [box[0] + shift, *box[1:]]})
+    results += [dict(results[0], bbox=[3, 3, 0, 9], score=1.0), dict(results[1], category_id=60)]
+    chance.shuffle(results)
     return file, results

@@ -9,7 +9,8 @@ import torch.multiprocessing as mp
 from coco_scenes import FIGURES, NAMES, coco_file, random_scene, reference, result, sample, written
 
 from atss_ext.datasets.checks import DataError
-from atss_ext.evaluation.coco import CocoMetric, backends
+from atss_ext.evaluation import backend
+from atss_ext.evaluation.coco import CocoMetric
 from atss_ext.registry import METRICS
 
 BACKENDS = pytest.mark.parametrize('backend', ['fast', 'reference'])
@@ -179,8 +180,8 @@ def test_wrong_arguments(settings, sentence):
 
 def test_without_the_fast_library(tmp_path, monkeypatch, caplog):
     """Demanded: refused. Else: the same figures, and one note."""
-    monkeypatch.setattr(backends, '_library', lambda: None)
-    backends._say_missing.cache_clear()
+    monkeypatch.setattr(backend, 'fast_library', lambda: None)
+    backend.say_missing.cache_clear()
     with pytest.raises(
         ValueError, match="backend='fast' needs hotcoco, which is not installed; run pip install"
     ):
@@ -189,9 +190,9 @@ def test_without_the_fast_library(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(logging.Logger, 'warning', lambda self, text, *rest: notes.append(text))
     file, results = random_scene(0)
     got = figures(tmp_path, file, results, metric=['bbox', 'segm'])
-    backends._say_missing.cache_clear()
+    backend.say_missing.cache_clear()
     assert got['coco/bbox_AP'] == pytest.approx(reference(file, results, 'bbox').stats[0], abs=1e-9)
-    assert notes == [backends.MISSING]
+    assert notes == [backend.MISSING]
 
 
 def share(rank, folder):

@@ -60,6 +60,9 @@ OF_2022 = {
 }
 
 
+both_backends = pytest.mark.parametrize('backend', ['fast', 'reference'])
+
+
 def mask_of(box):
     x, y, w, h = (round(value) for value in box)
     mask = np.zeros((SIDE, SIDE), np.uint8, order='F')
@@ -126,16 +129,16 @@ def prefixed(figures, kind='bbox'):
     return pytest.approx({f'{kind}_{name}': value for name, value in figures.items()}, abs=1e-9)
 
 
-def test_figures_by_hand(tmp_path):
+@both_backends
+def test_figures_by_hand(tmp_path, backend):
     base = write(tmp_path, content_of(), 'corner_case.json')
-    assert figures_of(base, layout='2022') == prefixed(OF_2022)
-    assert figures_of(write(tmp_path, content_of(), 'annotations.json'), metric='segm') == prefixed(
-        OF_2022, 'segm'
-    )
+    assert figures_of(base, layout='2022', backend=backend) == prefixed(OF_2022)
+    path = write(tmp_path, content_of(), 'annotations.json')
+    assert figures_of(path, metric='segm', backend=backend) == prefixed(OF_2022, 'segm')
     unflagged = content_of([(*row[:3], None) for row in OBJECTS])
     base = write(tmp_path, unflagged, 'corner_case.json')
-    assert figures_of(base) == prefixed(BASE)
-    both = figures_of(base, metric=['bbox', 'segm'])
+    assert figures_of(base, backend=backend) == prefixed(BASE)
+    both = figures_of(base, metric=['bbox', 'segm'], backend=backend)
     assert both == pytest.approx({f'{kind}_{name}': BASE[name] for kind in ('bbox', 'segm') for name in BASE})
 
 
@@ -162,15 +165,17 @@ def test_masks_are_ranked_by_their_own_scores(tmp_path):
 
 
 @pytest.mark.parametrize(('name', 'expected'), [('corner_case.json', BASE), ('annotations.json', OF_2022)])
-def test_nothing_found_is_0(tmp_path, name, expected):
+@both_backends
+def test_nothing_found_is_0(tmp_path, name, expected, backend):
     path = write(tmp_path, content_of(), name)
-    assert figures_of(path, {10: [], 20: [], 30: []}) == prefixed(dict.fromkeys(expected, 0))
+    assert figures_of(path, {10: [], 20: [], 30: []}, backend=backend) == prefixed(dict.fromkeys(expected, 0))
 
 
-def test_no_common_prediction_is_0(tmp_path):
+@both_backends
+def test_no_common_prediction_is_0(tmp_path, backend):
     """The official script stops there."""
     path = write(tmp_path, content_of(), 'annotations.json')
-    figures = figures_of(path, {10: [(1, [0, 0, 20, 20], 0.9)]})
+    figures = figures_of(path, {10: [(1, [0, 0, 20, 20], 0.9)]}, backend=backend)
     assert figures['bbox_AP_common'] == 0
     assert figures['bbox_AR_agnostic'] == 0.25
 
@@ -238,13 +243,14 @@ def test_free_names_need_no_classes(tmp_path):
     assert figures == pytest.approx({f'coda/segm_{name}': value for name, value in OF_2022.items()})
 
 
-def test_the_class_agnostic_file_has_no_figures_of_names(tmp_path):
+@both_backends
+def test_the_class_agnostic_file_has_no_figures_of_names(tmp_path, backend):
     objects = [(image, 1, box, True) for image, _, box, _ in OBJECTS]
     content = content_of(objects, {1: 'corner_case_object'})
     expected = {'AP_agnostic': 76 / 101, 'AR_agnostic': 0.75, 'AR_agnostic_corner': 0.75}
-    assert figures_of(write(tmp_path, content, 'annotations.json')) == prefixed(expected)
+    assert figures_of(write(tmp_path, content, 'annotations.json'), backend=backend) == prefixed(expected)
     expected = {f'CORNER_{key}': value for key, value in CORNER.items()}
-    assert figures_of(write(tmp_path, content, 'corner_case.json')) == prefixed(expected)
+    assert figures_of(write(tmp_path, content, 'corner_case.json'), backend=backend) == prefixed(expected)
 
 
 def oracle(truth, results, iou_type, useful):
@@ -341,13 +347,14 @@ def adversarial(seed):
 @pytest.mark.parametrize('seed', range(3))
 @pytest.mark.parametrize('layout', ['base', '2022'])
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
-def test_equals_raw_cocoeval(tmp_path, seed, layout, iou_type):
+@both_backends
+def test_equals_raw_cocoeval(tmp_path, seed, layout, iou_type, backend):
     content, names, found, results = adversarial(seed)
     assert max(map(len, found.values())) > 100
     path = write(tmp_path, content, 'any.json')
     for entry in results if iou_type == 'bbox' else ():
         del entry['segmentation']
-    figures = figures_of(path, found, classes=names, layout=layout, metric=iou_type)
+    figures = figures_of(path, found, classes=names, layout=layout, metric=iou_type, backend=backend)
     expected = expected_figures(content, results, iou_type, layout)
     assert figures == prefixed(expected, iou_type)
     assert 0 < figures[f'{iou_type}_{next(iter(expected))}'] < 1
@@ -369,6 +376,8 @@ def test_what_cannot_be_is_said(tmp_path):
         CodaMetric(path, classes='Coco')
     with pytest.raises(ValueError, match="metric must be some of bbox, segm, but is 'box'"):
         CodaMetric(path, 'box')
+    with pytest.raises(ValueError, match="backend must be 'fast', 'reference' or None, but is 'quick'"):
+        CodaMetric(path, backend='quick')
     with pytest.raises(ValueError, match="layout must be 'base', '2022' or None, but is '2021'"):
         CodaMetric(path, layout='2021')
     metric = CodaMetric(path, classes=CLASSES)

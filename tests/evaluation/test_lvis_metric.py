@@ -4,6 +4,7 @@ import copy
 import json
 import time
 
+import lvis_scenes
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,13 @@ from atss_ext.evaluation.lvis import LvisTruth, metric
 from atss_ext.registry import METRICS
 
 BOX, OTHER = [0, 0, 40, 20], [60, 60, 40, 20]
+
+
+@pytest.fixture(params=['fast', 'reference'], autouse=True)
+def backend(request, monkeypatch):
+    """Each test is one of both."""
+    monkeypatch.setattr(lvis_scenes, 'BACKEND', request.param)
+    return request.param
 
 
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
@@ -138,7 +146,9 @@ def samples(file, results, encoded=False):
 
 
 def build(path, **settings):
-    built = METRICS.build({'type': 'atss_ext.LvisMetric', 'ann_file': str(path), **settings})
+    built = METRICS.build({
+        'type': 'atss_ext.LvisMetric', 'ann_file': str(path), 'backend': lvis_scenes.BACKEND, **settings
+    })  # fmt: skip
     built.dataset_meta = {'classes': CLASSES}
     return built
 
@@ -196,7 +206,7 @@ def test_no_results_at_all(scene):
 
 def test_classes_that_are_a_part_of_the_categories(scene):
     path, file, results = scene
-    built = METRICS.build({'type': 'atss_ext.LvisMetric', 'ann_file': str(path)})
+    built = build(path)
     built.dataset_meta = {'classes': CLASSES[:2]}
     ids = {one['id'] for one in file['categories'] if one['name'] in CLASSES[:2]}
     own = [one for one in results if one['category_id'] in ids]
@@ -205,12 +215,12 @@ def test_classes_that_are_a_part_of_the_categories(scene):
     assert built.evaluate(11)['lvis/bbox_AP'] == pytest.approx(figures(part, own)['AP'])
 
 
-def _process(rank, folder):
+def _process(rank, folder, backend):
     torch.distributed.init_process_group(
         'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
     )
     file, results = random_scene(7, 'segm')
-    built = build(f'{folder}/lvis.json', **BOTH)
+    built = build(f'{folder}/lvis.json', **BOTH, backend=backend)
     everything = list(samples(file, results))
     # 11 images: the second process gets 5 of its own and repeats the first image, as mmengine's sampler does.
     built.process(None, [*everything, everything[0]][rank::2])
@@ -220,10 +230,12 @@ def _process(rank, folder):
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_with_uneven_shares(scene, tmp_path, monkeypatch):
+# Back-ends score what the main process has collected: one of them is enough here.
+@pytest.mark.parametrize('backend', ['fast'], indirect=True)
+def test_two_processes_with_uneven_shares(scene, tmp_path, monkeypatch, backend):
     _, file, results = scene
     monkeypatch.chdir(tmp_path)  # mmengine collects results in a folder of the working directory
-    context = mp.spawn(_process, args=(str(tmp_path),), nprocs=2, join=False)
+    context = mp.spawn(_process, args=(str(tmp_path), backend), nprocs=2, join=False)
     deadline = time.monotonic() + 120
     try:
         while not context.join(timeout=1):
@@ -278,7 +290,8 @@ def test_files_that_are_not_lvis_are_refused(change, message):
 
 
 @pytest.mark.parametrize(
-    'settings', [{'metric': 'proposal'}, {'protocol': []}, {'protocol': 'top'}, {'max_dets': 0}]
+    'settings',
+    [{'metric': 'proposal'}, {'protocol': []}, {'protocol': 'top'}, {'max_dets': 0}, {'backend': 'quick'}],
 )
 def test_settings_that_do_not_exist_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):

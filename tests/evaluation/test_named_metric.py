@@ -153,6 +153,17 @@ def test_coco_metric_of_mmdet(tmp_path):
     assert found['coco/bbox_mAP'] > 0.8
 
 
+@pytest.mark.parametrize('backend', ['fast', 'reference'])
+def test_coco_metric_of_this_package_by_hand(tmp_path, backend):
+    """Here too the file's categories are its classes, and not the dataset's; figures as of LVIS above."""
+    inner = {'metric': ['bbox', 'segm'], 'backend': backend}
+    found = evaluate(config(write(tmp_path), 'atss_ext.CocoMetric', inner=inner))
+    assert {name: found[name] for name in SHARES} == pytest.approx(SHARES)
+    assert found['coco/bbox_AP'] == pytest.approx((76 / 101 + 1 + 1) / 3)
+    assert found['coco/segm_AP'] == pytest.approx((76 / 101 + 1 + 1) / 3)
+    assert found['coco/bbox_AR@100'] == pytest.approx((3 / 4 + 1 + 1) / 3)
+
+
 def test_coda_goes_by_names_and_keeps_what_fits_nothing(tmp_path):
     """The ghost finds the second object of image 4, which counts where names do not."""
     path = write(tmp_path, 'corner_case.json')

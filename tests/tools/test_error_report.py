@@ -238,6 +238,31 @@ def test_1203_categories_make_a_page_of_30(report, files):
     assert sum(path.endswith('.ap') for path in page.figures) == 1203
 
 
+def test_results_mapped_to_their_categories_are_taken(report, files):
+    named = [{**row, 'name': {3: 'cat', 7: HOSTILE, 9: 'bird & co'}[row['category_id']]} for row in RESULTS]
+    (files / 'res.json').write_text(json.dumps(named))
+    assert report()[1]['detections'] == DETECTIONS
+
+
+def test_groups_are_columns_with_shares(report):
+    text, _, _ = report()
+    table = re.search(r'<caption>Errors by size</caption>.*?</table>', text, flags=re.DOTALL)[0]
+    heads = re.findall(r'<th scope="(col|row)"[^>]*>([^<]*)</th>', table)
+    assert [name for scope, name in heads if scope == 'col'] == ['small', 'medium', 'large']
+    assert [name for scope, name in heads if scope == 'row'][:2] == ['Objects', 'Found']
+    assert re.search(r'data-figure="by_size.small.objects.found"[^>]*>1 \(25.0.%\)<', table)
+    assert re.search(r'data-figure="by_size.large.objects.found"[^>]*>0<', table)
+
+
+def test_categories_that_do_not_occur_come_last(report, files):
+    empty = {'id': 1, 'name': 'aardvark'}
+    (files / 'ann.json').write_text(json.dumps({**CONTENT, 'categories': [empty, *CONTENT['categories']]}))
+    text, figures, _ = report()
+    assert figures['categories'][0]['name'] == 'aardvark'
+    table = text[text.index('id="category-table"') :]
+    assert table.index('>cat<') < table.index('>bird &amp; co<') < table.index('>aardvark<')
+
+
 def one(**changes):
     """A result file of one detection, with some of its values changed, or left out by None."""
     entry = {**found(1, 3, [1, 2, 3, 4], 1), **changes}
@@ -248,11 +273,17 @@ BAD = {
     'no file': (None, (), 'res.json does not exist; correct the path'),
     'no JSON': ('{', (), 'res.json is no valid JSON'),
     'no list': ('{"images": []}', (), "must be a list of detections, but is an object with 'images'"),
-    'no box': (one(bbox=None), (), "number 0 of {res} has None for 'bbox'"),
-    'no number': (one(score='a'), (), "'a' for 'score', which must be a number"),
-    'no detection': ('[5]', (), "detection number 0 of {res} has 5 for 'image_id'"),
-    'inverted': (one(bbox=[1, 2, -3, 4]), (), 'inverted box [1, 2, -3, 4]'),
-    'image': (one(image_id=8), (), '(first: image_id 8)'),
+    'no box': (one(bbox=None), (), 'detection 0 of {res} has the box None; it must be four'),
+    'no number': (one(score='a'), (), "has the score 'a'; it must be a finite number"),
+    'no detection': ('[5]', (), 'detection 0 of {res} is 5; an object with image_id'),
+    'inverted': (one(bbox=[1, 2, -3, 4]), (), 'has the box [1, 2, -3, 4], of negative size'),
+    'image': (one(image_id=8), (), 'is of image 8, which'),
+    'category': (one(category_id=0), (), 'has the category_id 0, which'),
+    'free name': (
+        one(name='dog'),
+        (),
+        "detection 0 of {res} has the name 'dog', but its category 3 is 'cat'; bring",
+    ),
     'iou': ('[]', ('--iou', '2'), '--iou is 2.0; it must be above 0'),
     'worst': ('[]', ('--worst', '-1'), '--worst is -1'),
     'images': ('[]', ('--images', 'nowhere'), 'image folder nowhere does not exist'),

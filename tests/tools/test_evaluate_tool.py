@@ -11,7 +11,7 @@ import torch
 from ports import free_port
 from tiny_coco import REPO, environment
 
-from atss_ext.evaluation.coco import backends
+from atss_ext.evaluation import backend as choice
 
 EVALUATORS = """
 test_evaluator = [
@@ -163,23 +163,26 @@ def test_recall_needs_no_categories(evaluate):
     assert evaluate(found, plain_file(), '--kind', 'recall', '--limits', '5')['bbox_AR@5'] == 1
 
 
-def test_lvis_and_fixed_ap(evaluate):
+@pytest.mark.parametrize('backend', ['fast', 'reference'])
+def test_lvis_and_fixed_ap(evaluate, backend):
     """A detection where nobody looked does no harm; 301 better ones are a limit, but not in fixed AP."""
     ann = plain_file(neg_category_ids=[], not_exhaustive_category_ids=[])
     found = [detection(2, 1, score=0.9), *([detection(1, 7, score=0.8)] * 300), detection()]
-    got = evaluate(found, ann, '--kind', 'lvis', '--fixed')
+    got = evaluate(found, ann, '--kind', 'lvis', '--fixed', '--backend', backend)
     assert got['bbox_APr'] == 0
     assert got['bbox_fixed_APr'] == pytest.approx(1)
 
 
-def test_coda_by_id_and_by_name(evaluate):
+@pytest.mark.parametrize('backend', ['fast', 'reference'])
+def test_coda_by_id_and_by_name(evaluate, backend):
     ann = {**plain_file(), 'categories': [{'id': 5, 'name': 'car'}, {'id': 9, 'name': 'dog'}],
            'annotations': [annotation(1, 1, 5, BOX), annotation(2, 2, 9, BOX, corner_case=True)]}  # fmt: skip
     other = {'image_id': 1, 'name': 'car', 'bbox': BOX, 'score': 0.4}
-    got = evaluate([other, detection(2, 9)], ann, '--kind', 'coda')
+    options = '--kind', 'coda', '--backend', backend
+    got = evaluate([other, detection(2, 9)], ann, *options)
     names = 'bbox_AP_common', 'bbox_AP_agnostic', 'bbox_AR_agnostic_corner'
     assert [got[name] for name in names] == pytest.approx([1, 1, 1])
-    assert evaluate([{**other, 'name': 'cart'}], ann, '--kind', 'coda')['bbox_AP_common'] == 0
+    assert evaluate([{**other, 'name': 'cart'}], ann, *options)['bbox_AP_common'] == 0
 
 
 @pytest.mark.parametrize(
@@ -213,10 +216,10 @@ def test_wrong_files_get_a_sentence(evaluate, tmp_path, results, options, senten
 
 
 def test_without_the_fast_library(evaluate, in_process, tmp_path, monkeypatch):
-    monkeypatch.setattr(backends, '_library', lambda: None)
+    monkeypatch.setattr(choice, 'fast_library', lambda: None)
     assert evaluate([detection()], plain_file())['bbox_AP'] == pytest.approx(1)
     code, said = in_process('evaluate.py', tmp_path / 'results.json', '--ann', tmp_path / 'ann.json')
-    assert (code, said) == (0, f'note: {backends.MISSING}\n')
+    assert (code, said) == (0, f'note: {choice.MISSING}\n')
     code, said = evaluate([detection()], plain_file(), '--backend', 'fast')
     assert code == 2
     assert said.startswith("error: --backend fast: backend='fast' needs hotcoco")

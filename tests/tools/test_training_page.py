@@ -15,7 +15,7 @@ BLOCKS = re.findall(r'```bash\n(.*?)```', (REPO / 'docs/training.md').read_text(
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith('python ')]
 DATA = {
     'configs/atss/atss_r50_fpn_1x_coco.py': 'data/coco/annotations/instances_train2017.json',
-    'configs/lvis/atss_r50_fpn_sample1e-3_1x_lvis-v1.py': 'data/lvis_v1/annotations/lvis_v1_val.json',
+    'configs/lvis/atss_r50_fpn_sample1e-3_1x_lvis-v1.py': 'data/lvis_v1/annotations/lvis_v1_train.json',
     'configs/coda/atss_r50_fpn_1x_soda10m.py': 'data/soda10m/annotations/instance_train.json',
 }
 

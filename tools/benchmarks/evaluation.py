@@ -32,6 +32,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import atss_ext  # noqa: F401 - lets mmdet run without a compiled mmcv
+from atss_ext.evaluation.backend import Backend, fast_available
 from atss_ext.evaluation.coco import coco_figures, read_truth
 from atss_ext.evaluation.coco.result_file import found_of
 from atss_ext.evaluation.lvis import LvisTruth, from_coco, lvis_figures
@@ -101,11 +102,11 @@ def hotcoco_side(ann: Path, rows: list[dict[str, Any]], iou_type: str) -> Figure
     return dict(zip(COCO_NAMES, map(float, scorer.stats), strict=True))
 
 
-def our_side(ann: Path, rows: list[dict[str, Any]], iou_type: str) -> Figures:
-    """The fast back-end of CocoMetric."""
+def our_side(ann: Path, rows: list[dict[str, Any]], iou_type: str, backend: Backend) -> Figures:
+    """A back-end of CocoMetric."""
     truth = read_truth(ann, masks=iou_type == 'segm')
     found = found_of(rows, truth, truth.category_numbers, iou_type == 'segm')
-    return coco_figures(truth, found, iou_type, backend='fast')
+    return coco_figures(truth, found, iou_type, backend=backend)
 
 
 def lvis_api_side(ann: Path, rows: list[dict[str, Any]], iou_type: str) -> Figures:
@@ -131,15 +132,15 @@ def hotcoco_lvis_side(ann: Path, rows: Any, iou_type: str) -> Figures:
     return {name: float(value) for name, value in scorer.get_results().items()}
 
 
-def our_lvis_side(ann: Path, rows: list[dict[str, Any]], iou_type: str) -> Figures:
-    """LvisMetric's evaluation."""
-    truth = LvisTruth.read(str(ann))
-    return lvis_figures(truth, from_coco(rows, truth, iou_type))
+def our_lvis_side(ann: Path, rows: list[dict[str, Any]], iou_type: str, backend: Backend) -> Figures:
+    """A back-end of LvisMetric."""
+    truth = LvisTruth.read(str(ann), masks=iou_type == 'segm')
+    return lvis_figures(truth, from_coco(rows, truth, iou_type), backend=backend)
 
 
-def our_lvis_columns(ann: Path, one: Synthetic, iou_type: str) -> Figures:
-    """The same of columns, as LvisMetric keeps the detections of each image."""
-    truth = LvisTruth.read(str(ann))
+def our_lvis_columns(ann: Path, one: Synthetic, backend: Backend) -> Figures:
+    """The same of boxes in columns, as LvisMetric keeps the detections of each image."""
+    truth = LvisTruth.read(str(ann), masks=False)
     ends = np.flatnonzero(np.diff(one.images)) + 1
     parts = np.split(np.arange(len(one.images)), ends)
     rows = [
@@ -151,7 +152,7 @@ def our_lvis_columns(ann: Path, one: Synthetic, iou_type: str) -> Figures:
         )
         for part in parts
     ]
-    return lvis_figures(truth, rows)
+    return lvis_figures(truth, rows, backend=backend)
 
 
 def measure(work: str, side: str, call: Callable[[], Figures]) -> tuple[Row, Figures]:
@@ -202,16 +203,16 @@ def run(args: argparse.Namespace, folder: Path) -> list[Row]:
     """All sets."""
     few = 100 if args.quick else 1
     coco = {'pycocotools': pycocotools_side, 'faster-coco-eval': faster_side, 'hotcoco': hotcoco_side,
-            'CocoMetric, fast': our_side}  # fmt: skip
-    lvis = {'lvis-api': lvis_api_side, 'hotcoco': hotcoco_lvis_side, 'LvisMetric': our_lvis_side}
+            **_both('CocoMetric', our_side)}  # fmt: skip
+    lvis = {'lvis-api': lvis_api_side, 'hotcoco': hotcoco_lvis_side, **_both('LvisMetric', our_lvis_side)}
     rows: list[Row] = []
     for name, iou_type, images in (('boxes', 'bbox', 5000 // few), ('masks', 'segm', 1000 // few)):
         if name in args.sets:
             one = synthetic(images, 80, 7, 100)
             work = f'COCO {name}, {images:,} images, 100 detections each'
             rows += compare(work, one, iou_type, coco, folder)
-    if 'lvis' in args.sets:
-        images = args.reference_images // few
+    for count in args.reference_images if 'lvis' in args.sets else ():
+        images = max(count // few, 1)
         one = synthetic(images, 1203, 12, 300, federated=True)
         rows += compare(f'LVIS boxes, {images:,} images, 300 detections each', one, 'bbox', lvis, folder)
     if 'lvis-val' in args.sets:
@@ -220,21 +221,33 @@ def run(args: argparse.Namespace, folder: Path) -> list[Row]:
     return rows
 
 
+def _both(name: str, call: Callable[..., Figures]) -> dict[str, Callable[..., Figures]]:
+    """Our two back-ends; the fast one only where its library is."""
+    backends: list[Backend] = ['fast', 'reference'] if fast_available() else ['reference']
+    return {f'{name}, {backend}': partial(call, backend=backend) for backend in backends}
+
+
 def large_lvis(one: Synthetic, images: int, folder: Path) -> list[Row]:
     """LVIS val's size from columns: a list of 6 million dicts would weigh more than the evaluation."""
     ann, work = folder / 'ann.json', f'LVIS boxes, {images:,} images, 300 detections each, from columns'
     ann.write_text(json.dumps(one.content), encoding='utf-8')
-    rows = []
     table = np.column_stack([one.images, one.boxes, one.scores, one.categories]).astype(np.float64)
-    with contextlib.suppress(ImportError):
-        rows.append(measure(work, 'hotcoco', lambda: hotcoco_lvis_side(ann, table, 'bbox')))
-    rows.append(measure(work, 'LvisMetric', lambda: our_lvis_columns(ann, one, 'bbox')))
-    if len(rows) == 2:
-        (_, theirs), (last, ours) = rows
-        gap = max(abs(ours[name] - theirs[name]) for name in ours if name in theirs)
-        print(f'largest difference of LvisMetric and hotcoco: {gap:.1e}')
-        last.difference = gap
-    return [row for row, _ in rows]
+    sides: dict[str, Callable[[], Figures]] = {
+        'hotcoco': lambda: hotcoco_lvis_side(ann, table, 'bbox'),
+        **_both('LvisMetric', partial(our_lvis_columns, ann, one)),
+    }
+    rows: list[Row] = []
+    found: dict[str, Figures] = {}
+    for side, call in sides.items():
+        with contextlib.suppress(ImportError):
+            row, found[side] = measure(work, side, call)
+            rows.append(row)
+    # The one against which all others are measured runs last here: it takes longest.
+    wanted = found[rows[-1].side]
+    for row in rows:
+        row.ratio = rows[-1].seconds / row.seconds
+        row.difference = max(abs(found[row.side][name] - wanted[name]) for name in wanted)
+    return rows
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -274,7 +287,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--markdown', type=Path, help="put the tables between this page's marks")
     parser.add_argument('--quick', action='store_true', help='tiny sets: tries the tool, measures nothing')
     parser.add_argument(
-        '--reference-images', type=int, default=1000, help='of LVIS, where lvis-api takes part; it is slow'
+        '--reference-images',
+        type=int,
+        nargs='+',
+        default=[1000],
+        help='sizes of LVIS where lvis-api takes part; it is slow, and takes 1.1 GB a thousand images',
     )
     parser.add_argument('--sets', nargs='+', choices=SETS, default=list(SETS), help='only these')
     args = parser.parse_args(argv)
@@ -291,8 +308,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         rows = run(args, Path(folder))
     words = ['--quick'] if args.quick else []
-    if args.reference_images != 1000:
-        words.append(f'--reference-images {args.reference_images}')
+    if args.reference_images != [1000]:
+        words += ['--reference-images', *map(str, args.reference_images)]
     if args.sets != list(SETS):
         words += ['--sets', *args.sets]
     result = {

@@ -13,6 +13,7 @@ from atss_ext.datasets.annotation_checks.images import read_size
 from atss_ext.vlsam.atomic import replacing
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+NO_LISTS = ('.yaml', '.yml', '.json', '.xml')
 
 
 def progress(what: str) -> Callable[[int, int], None]:
@@ -35,19 +36,44 @@ def list_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """The files of a folder and below with one of the suffixes, in natural order.
 
     Raises:
-        UserError: the folder does not exist.
+        UserError: the folder does not exist, or a name in it is no UTF-8, which JSON cannot hold.
     """
     if not folder.is_dir():
         raise UserError(f'folder {folder} does not exist; correct the path')
     endings = tuple(suffixes)
     found = [path for path in folder.rglob('*') if path.suffix.lower() in endings and path.is_file()]
+    for path in found:
+        try:
+            str(path).encode('utf-8')
+        except UnicodeEncodeError:
+            raise UserError(f'the name of {str(path)!a} is no UTF-8; rename the file') from None
     return sorted(found, key=lambda path: natural(path.relative_to(folder).as_posix()))
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file; editors of Windows may have put a byte order mark before the first.
+
+    Raises:
+        UserError: it is no UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f'{path} is no text in UTF-8; save it as UTF-8, correct or remove it') from None
+
+
 def names_option(text: str) -> list[str]:
-    """Class names as given: with commas between, or a file with one a line."""
+    """Class names as given: with commas between, or a file with one a line.
+
+    Raises:
+        UserError: it is a file of another kind, or looks like one that does not exist.
+    """
     path = Path(text)
-    lines = path.read_text(encoding='utf-8').splitlines() if path.is_file() else text.split(',')
+    if path.suffix.lower() in NO_LISTS:
+        raise UserError(f'--names {text} is no list of names, one a line; write them with commas between')
+    if path.suffix.lower() in ('.txt', '.names') and not path.is_file():
+        raise UserError(f'--names {text}: this file does not exist; correct the path')
+    lines = read_lines(path) if path.is_file() else text.split(',')
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from _converting import progress, write_json
 
-from atss_ext.cli.errors import run_tool
+from atss_ext.cli.errors import note, run_tool
 from atss_ext.datasets.annotation_checks import Report, check_annotations, read_annotations
 
 WIDTH = 110
+LARGE = 50_000_000
+"""From this size on a file takes seconds, bytes."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -53,6 +55,8 @@ def format_report(report: Report, file: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check a file and print what was found; returns how many kinds of errors there are."""
     args = parse_args(argv)
+    if args.file.is_file() and args.file.stat().st_size >= LARGE:
+        note(f'{args.file} has {args.file.stat().st_size / 1e6:.0f} MB; that takes a while')
     report = check_annotations(
         read_annotations(args.file), args.kind, args.images, progress('images') if args.images else None
     )

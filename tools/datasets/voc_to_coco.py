@@ -31,6 +31,7 @@ from _converting import (
     names_option,
     note_findings,
     progress,
+    read_lines,
     write_json,
 )
 from _voc_xml import VocImage, VocObject, read_voc
@@ -153,7 +154,10 @@ def _wanted(paths: list[Path], folder: Path, split: Path | None) -> list[Path]:
         raise UserError(f'split file {split} does not exist; correct the path')
     by_name = {path.relative_to(folder).with_suffix('').as_posix(): path for path in paths}
     wanted: set[str] = set()
-    for line, text in enumerate(split.read_text(encoding='utf-8').splitlines(), start=1):
+    for line, text in enumerate(read_lines(split), start=1):
+        if text.strip() in by_name:  # a name may have blanks
+            wanted.add(text.strip())
+            continue
         words = text.split()
         if not words or (len(words) > 1 and words[-1] == '-1'):  # a list of one class: not in it
             continue
@@ -165,7 +169,7 @@ def _wanted(paths: list[Path], folder: Path, split: Path | None) -> list[Path]:
 
 def _place(path: Path, image: VocImage, folder: Path | None) -> tuple[str, tuple[int, int]]:
     """The image's file name and size, from its annotation and, where a folder is given, its file."""
-    name = image.file_name or ''
+    name = (image.file_name or '').replace('\\', '/')
     if not name and folder is None:
         raise UserError(f'{path} has no <filename>; add it, or give the folder of the images with --images')
     leaves = '..' in PureWindowsPath(name).parts or PureWindowsPath(name).anchor != ''

@@ -29,6 +29,7 @@ from _converting import (
     names_option,
     note_findings,
     progress,
+    read_lines,
     write_json,
 )
 
@@ -91,7 +92,7 @@ def read_names(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f'{path} does not exist; correct the path, or name the classes with --names')
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+        content = yaml.safe_load(path.read_text(encoding='utf-8-sig'))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = ' '.join(str(error).split())
         raise UserError(f'{path} is no valid YAML ({reason}); correct it, or use --names') from None
@@ -103,6 +104,10 @@ def read_names(path: Path) -> list[str]:
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list) or not names:
         raise UserError(f"{path} has no list 'names'; add it, or name the classes with --names")
+    for index, name in enumerate(names):
+        # YAML takes a bare yes, no, on or off for true and false.
+        if isinstance(name, bool) or not isinstance(name, str | int | float):
+            raise UserError(f'name {index} of {path} is {name!r} for YAML; put the name in quotes')
     return [str(name) for name in names]
 
 
@@ -118,11 +123,7 @@ def read_labels(path: Path, size: tuple[int, int], classes: int) -> list[dict[st
         UserError: a line is not as it has to be; the sentence names it.
     """
     objects = []
-    try:
-        lines = path.read_text(encoding='utf-8').splitlines()
-    except UnicodeDecodeError:
-        raise UserError(f'{path} is no text; correct or remove it') from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         words = line.split()
         if words:
             objects.append(_read_line(f'{path}, line {number}', words, size, classes))

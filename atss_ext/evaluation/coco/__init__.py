@@ -1,8 +1,9 @@
 """COCO's figures and class-agnostic recall, by pycocotools or by hotcoco: the same numbers, faster."""
 
+from atss_ext.evaluation.backend import Backend, fast_available
 from atss_ext.evaluation.coco.agnostic import AgnosticRecall
-from atss_ext.evaluation.coco.backends import Backend, Curves, fast_available, score
-from atss_ext.evaluation.coco.figures import agnostic_recall, coco_figures
+from atss_ext.evaluation.coco.backends import Curves, score
+from atss_ext.evaluation.coco.figures import coco_figures, recall_figures
 from atss_ext.evaluation.coco.metric import CocoMetric
 from atss_ext.evaluation.coco.table import Found, Truth, read_truth
 
@@ -13,9 +14,9 @@ __all__ = [
     'Curves',
     'Found',
     'Truth',
-    'agnostic_recall',
     'coco_figures',
     'fast_available',
     'read_truth',
+    'recall_figures',
     'score',
 ]

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atss_ext.evaluation.coco.backends import Backend
+from atss_ext.evaluation.backend import Backend
 from atss_ext.evaluation.coco.base import ColumnMetric
-from atss_ext.evaluation.coco.figures import agnostic_recall
+from atss_ext.evaluation.coco.figures import recall_figures
 from atss_ext.evaluation.coco.samples import check_limits
 from atss_ext.evaluation.coco.table import Found, Truth, read_truth
 from atss_ext.registry import METRICS
@@ -63,4 +63,4 @@ class AgnosticRecall(ColumnMetric):
 
     def figures(self, found: Found, iou_type: str) -> dict[str, float]:
         """Recall at each limit."""
-        return agnostic_recall(self.truth, found, iou_type, self.limits, self.backend)
+        return recall_figures(self.truth, found, iou_type, self.limits, self.backend)

@@ -1,33 +1,22 @@
 """COCO's matching and accumulation by one of two libraries, which give the same arrays.
 
-``reference`` is pycocotools, COCO's own evaluation. ``fast`` is hotcoco (Rust, MIT licence):
-docs/evaluation.md has the figures it was chosen for.
+``reference`` is pycocotools, COCO's own evaluation. ``fast`` is hotcoco; see
+:mod:`atss_ext.evaluation.backend`.
 """
 
 import contextlib
-import importlib
 import io
 from collections.abc import Sequence
-from functools import cache
-from types import ModuleType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
-from mmengine.logging import MMLogger
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from atss_ext.evaluation.backend import Backend, choose_backend, fast_library
 from atss_ext.evaluation.coco.table import Found, Truth, compressed
-
-Backend = Literal['fast', 'reference']
-
-LIBRARY = 'hotcoco'
-"""What the fast back-end is made of."""
-
-MISSING = f'{LIBRARY} is not installed; pycocotools gives the same figures, slower; run pip install {LIBRARY}'
-"""What is said once where the fast back-end would have been taken."""
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """IoU thresholds, [T]."""
@@ -47,37 +36,6 @@ class Curves(NamedTuple):
 
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
-
-
-def check_backend(backend: str | None) -> None:
-    """Refuse a back-end that does not exist, or is not installed.
-
-    Raises:
-        ValueError: an unknown name, or 'fast' without its library.
-    """
-    if backend is not None and backend not in get_args(Backend):
-        raise ValueError(f"backend must be 'fast', 'reference' or None, but is {backend!r}.")
-    if backend == 'fast' and not fast_available():
-        raise ValueError(
-            f"backend='fast' needs {LIBRARY}, which is not installed; run pip install {LIBRARY}, or take "
-            "backend='reference'"
-        )
-
-
-def fast_available() -> bool:
-    """Whether the library of the fast back-end can be imported."""
-    return _library() is not None
-
-
-def choose_backend(backend: Backend | None) -> Backend:
-    """The back-end to use: the demanded one, or the fast one where there is one; else says so once."""
-    check_backend(backend)
-    if backend is not None:
-        return backend
-    if fast_available():
-        return 'fast'
-    _say_missing()
-    return 'reference'
 
 
 def score(
@@ -110,20 +68,6 @@ def score(
         return chosen(truth, found, iou_type, list(max_dets))
 
 
-@cache
-def _library() -> ModuleType | None:
-    try:
-        return importlib.import_module(LIBRARY)
-    except ImportError:
-        return None
-
-
-@cache
-def _say_missing() -> None:
-    logger: MMLogger = MMLogger.get_current_instance()
-    logger.warning(MISSING)
-
-
 def _images(truth: Truth) -> list[dict[str, Any]]:
     return [{'id': n, 'height': size[0], 'width': size[1]} for n, size in enumerate(truth.sizes, 1)]
 
@@ -142,7 +86,7 @@ def _areas(found: Found, iou_type: str) -> NDArray[np.float64]:
 
 
 def _fast(truth: Truth, found: Found, iou_type: str, max_dets: list[int]) -> Curves:
-    library: Any = _library()
+    library: Any = fast_library()
     segments = {} if iou_type == 'bbox' else {'segmentation': _segments(truth)}
     goals = library.COCO.from_arrays(
         _images(truth), _categories(truth), truth.images, truth.categories, truth.boxes,

@@ -9,9 +9,10 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from numpy.typing import NDArray
 
-from atss_ext.evaluation.coco.backends import Backend, check_backend
+from atss_ext.evaluation.backend import Backend, check_backend
 from atss_ext.evaluation.coco.samples import Row, as_row, join_rows
 from atss_ext.evaluation.coco.table import Found, Truth
+from atss_ext.evaluation.progress import scoring
 from atss_ext.evaluation.samples import check_choice, classes_of
 
 
@@ -78,7 +79,8 @@ class ColumnMetric(BaseMetric):
         figures = {}
         for metric in self.metrics:
             ranked = found.ranked(mask_scores) if metric == 'segm' else found
-            values = self.figures(ranked, metric)
+            with scoring(type(self).__name__, len(self.truth.sizes), len(ranked), metric):
+                values = self.figures(ranked, metric)
             figures.update({f'{metric}_{name}': value for name, value in values.items()})
         logger: MMLogger = MMLogger.get_current_instance()
         logger.info(' '.join(f'{name} {value:.4f}' for name, value in figures.items()))

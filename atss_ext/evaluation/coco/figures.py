@@ -7,10 +7,11 @@ recall, where names are not compared.
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from atss_ext.evaluation.coco.backends import THRESHOLDS, Backend, score
+from atss_ext.evaluation.backend import Backend
+from atss_ext.evaluation.coco.backends import THRESHOLDS, score
 from atss_ext.evaluation.coco.table import Found, Truth
-from atss_ext.evaluation.coco_scores import mean_of
 
 
 def coco_figures(
@@ -40,8 +41,8 @@ def coco_figures(
     precision, recall = score(truth, found, iou_type, limits, backend)
     figures = {
         'AP': mean_of(precision[:, :, :, 0, -1]),
-        'AP50': mean_of(precision[_at(0.5), :, :, 0, -1]),
-        'AP75': mean_of(precision[_at(0.75), :, :, 0, -1]),
+        'AP50': mean_of(precision[at_threshold(0.5), :, :, 0, -1]),
+        'AP75': mean_of(precision[at_threshold(0.75), :, :, 0, -1]),
     }
     sizes = tuple(enumerate('sml', 1))
     figures |= {f'AP{name}': mean_of(precision[:, :, :, area, -1]) for area, name in sizes}
@@ -52,20 +53,23 @@ def coco_figures(
     return figures
 
 
-def agnostic_recall(
+def recall_figures(
     truth: Truth,
     found: Found,
     iou_type: str = 'bbox',
     limits: Sequence[int] = (100,),
     backend: Backend | None = None,
 ) -> dict[str, float]:
-    """Score which objects were found, whatever they are called.
+    """Score which objects were found, alone.
+
+    Where names do not count, objects and detections are of one category (:meth:`Truth.unnamed`,
+    :meth:`Found.unnamed`); else recall is the mean over the categories that have objects.
 
     Args:
-        truth: the objects, read with ``agnostic``; crowds are ignored as COCO does.
-        found: the detections, all of category 1.
+        truth: the objects; crowds are ignored as COCO does.
+        found: the detections.
         iou_type: 'bbox' or 'segm'.
-        limits: the best detections of an image, ascending.
+        limits: the best detections of an image and category.
         backend: see :func:`~atss_ext.evaluation.coco.score`.
 
     Returns:
@@ -77,10 +81,17 @@ def agnostic_recall(
     figures = {}
     for place, limit in enumerate(limits):
         figures[f'AR@{limit}'] = mean_of(recall[..., place])
-        figures[f'AR50@{limit}'] = mean_of(recall[_at(0.5), :, place])
-        figures[f'AR75@{limit}'] = mean_of(recall[_at(0.75), :, place])
+        figures[f'AR50@{limit}'] = mean_of(recall[at_threshold(0.5), :, place])
+        figures[f'AR75@{limit}'] = mean_of(recall[at_threshold(0.75), :, place])
     return figures
 
 
-def _at(threshold: float) -> int:
+def mean_of(part: NDArray[np.floating]) -> float:
+    """Mean over what there are objects for; -1, as pycocotools says it, if there are none."""
+    there = part[part > -1]
+    return float(there.mean()) if there.size else -1.0
+
+
+def at_threshold(threshold: float) -> int:
+    """The place of an IoU threshold in the curves."""
     return int(np.flatnonzero(np.isclose(THRESHOLDS, threshold))[0])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atss_ext.evaluation.coco.backends import Backend
+from atss_ext.evaluation.backend import Backend
 from atss_ext.evaluation.coco.base import ColumnMetric
 from atss_ext.evaluation.coco.figures import coco_figures
 from atss_ext.evaluation.coco.samples import check_limits

@@ -34,6 +34,13 @@ def check_limits(name: str, limits: Sequence[int]) -> list[int]:
     return sorted(set(limits))
 
 
+def xywh(boxes: NDArray[Any]) -> NDArray[np.float64]:
+    """Boxes of two corners, xyxy [N, 4], in COCO's form; a copy."""
+    corners = boxes.astype(np.float64).reshape(-1, 4)
+    corners[:, 2:] -= corners[:, :2]
+    return corners
+
+
 def as_row(truth: Truth, sample: Mapping[str, Any], categories: NDArray[np.int64] | None, masks: bool) -> Row:
     """Take the detections of a sample.
 
@@ -49,8 +56,7 @@ def as_row(truth: Truth, sample: Mapping[str, Any], categories: NDArray[np.int64
     """
     check_image(sample['img_id'], truth.image_numbers, truth.ann_file)
     image, found = truth.image_numbers[sample['img_id']], sample['pred_instances']
-    boxes = array(found['bboxes']).astype(np.float64).reshape(-1, 4)
-    boxes[:, 2:] -= boxes[:, :2]
+    boxes = xywh(array(found['bboxes']))
     scores = array(found['scores']).astype(np.float64)
     others = array(found['mask_scores']).astype(np.float64) if 'mask_scores' in found else scores
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all() and np.isfinite(others).all()):

@@ -6,7 +6,7 @@ what it needs of them.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,39 @@ class Truth:
         """The number of each category's name."""
         return {name: number for number, name in enumerate(self.names, 1)}
 
+    def only(self, kept: NDArray[np.bool_]) -> 'Truth':
+        """The objects of a choice, bool [G]; all images and categories stay."""
+        masks = self.segmentations
+        return Truth(
+            self.ann_file,
+            self.image_numbers,
+            self.sizes,
+            self.category_numbers,
+            self.names,
+            self.images[kept],
+            self.categories[kept],
+            self.boxes[kept],
+            self.areas[kept],
+            self.crowds[kept],
+            None if masks is None else [masks[place] for place in np.flatnonzero(kept)],
+        )
+
+    def unnamed(self) -> 'Truth':
+        """The same objects, all of one category 'object'."""
+        return Truth(
+            self.ann_file,
+            self.image_numbers,
+            self.sizes,
+            dict.fromkeys(self.category_numbers, 1),
+            ['object'],
+            self.images,
+            np.ones_like(self.categories),
+            self.boxes,
+            self.areas,
+            self.crowds,
+            self.segmentations,
+        )
+
 
 @dataclass(frozen=True)
 class Found:
@@ -80,7 +113,16 @@ class Found:
 
     def ranked(self, scores: NDArray[np.float64]) -> 'Found':
         """The same detections with other scores, [N]."""
-        return Found(self.images, self.categories, scores, self.boxes, self.masks)
+        return replace(self, scores=scores)
+
+    def only(self, kept: NDArray[np.bool_]) -> 'Found':
+        """The detections of a choice, bool [N]."""
+        masks = None if self.masks is None else [self.masks[place] for place in np.flatnonzero(kept)]
+        return Found(self.images[kept], self.categories[kept], self.scores[kept], self.boxes[kept], masks)
+
+    def unnamed(self) -> 'Found':
+        """The same detections, all of category 1."""
+        return replace(self, categories=np.ones_like(self.categories))
 
     @staticmethod
     def join(parts: Sequence['Found']) -> 'Found':
@@ -116,36 +158,53 @@ def read_truth(
         DataError: the file cannot be used, has none of the classes, or has an object of an image or category
             it does not have.
     """
-    content = read_coco(ann_file)
+    truth = truth_of(read_coco(ann_file), ann_file, classes, masks)
+    return truth.unnamed() if agnostic else truth
+
+
+def truth_of(
+    content: Mapping[str, Any],
+    ann_file: str | os.PathLike[str],
+    classes: Iterable[str] | None = None,
+    masks: bool = False,
+) -> Truth:
+    """Take the objects of a parsed file, in its order; see :func:`read_truth`.
+
+    Raises:
+        DataError: as :func:`read_truth`.
+    """
     if not isinstance(content.get('annotations'), list):
         raise DataError(
             f"{ann_file} has no list 'annotations', so there is nothing to score with; name another"
         )
     images = sorted(content['images'], key=lambda one: one['id'])
     numbers = {image['id']: number for number, image in enumerate(images, 1)}
-    known = {
-        one['id']: one['name'] for one in sorted(content.get('categories', []), key=lambda one: one['id'])
-    }
+    categories = sorted(content.get('categories', []), key=lambda one: one['id'])
+    known = {one['id']: one['name'] for one in categories}
     kept = _wanted(known, classes, ann_file)
-    objects = [one for one in _known_only(content['annotations'], numbers, known, ann_file)]
-    objects = [one for one in objects if one['category_id'] in kept]
-    categories = dict.fromkeys(kept, 1) if agnostic else {one: place for place, one in enumerate(kept, 1)}
+    _check_objects(content['annotations'], numbers, known, ann_file)
+    objects = [one for one in content['annotations'] if one['category_id'] in kept]
     if masks:
         _need_masks(objects, ann_file)
+    sizes = [(image.get('height', 0), image.get('width', 0)) for image in images]
+    places = {category: place for place, category in enumerate(kept, 1)}
+    columns = _columns(objects, numbers, places)
+    segmentations = [one['segmentation'] for one in objects] if masks else None
+    return Truth(str(ann_file), numbers, sizes, places, list(kept.values()), *columns, segmentations)
+
+
+def _columns(
+    objects: Sequence[Mapping[str, Any]], images: Mapping[Any, int], categories: Mapping[Any, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Images, categories, boxes, areas and crowds of :class:`Truth`."""
     boxes = np.array([one['bbox'] for one in objects], np.float64).reshape(-1, 4)
     areas = [one.get('area', box[2] * box[3]) for one, box in zip(objects, boxes.tolist(), strict=True)]
-    return Truth(
-        str(ann_file),
-        numbers,
-        [(image.get('height', 0), image.get('width', 0)) for image in images],
-        categories,
-        ['object'] if agnostic else list(kept.values()),
-        np.array([numbers[one['image_id']] for one in objects], np.int64),
+    return (
+        np.array([images[one['image_id']] for one in objects], np.int64),
         np.array([categories[one['category_id']] for one in objects], np.int64),
         boxes,
         np.array(areas, np.float64),
         np.array([bool(one.get('iscrowd')) for one in objects], bool),
-        [one['segmentation'] for one in objects] if masks else None,
     )
 
 
@@ -177,9 +236,12 @@ def _wanted(known: dict[Any, str], classes: Iterable[str] | None, ann_file: Any)
     return kept
 
 
-def _known_only(
-    objects: list[Mapping[str, Any]], images: Mapping[Any, int], categories: Mapping[Any, str], ann_file: Any
-) -> list[Mapping[str, Any]]:
+def _check_objects(
+    objects: Sequence[Mapping[str, Any]],
+    images: Mapping[Any, int],
+    categories: Mapping[Any, str],
+    ann_file: Any,
+) -> None:
     for one in objects:
         if one['image_id'] not in images or one['category_id'] not in categories:
             raise DataError(
@@ -191,7 +253,6 @@ def _known_only(
                 f'annotation {one.get("id")} of {ann_file} has the box {one.get("bbox")}, which must be '
                 f'[x, y, width, height]; {WAY_OUT}'
             )
-    return objects
 
 
 def _need_masks(objects: Iterable[Mapping[str, Any]], ann_file: Any) -> None:

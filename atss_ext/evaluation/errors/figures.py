@@ -1,6 +1,6 @@
 """All parts of an error report of one result file, and its figures as plain data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atss_ext.evaluation.coco.result_file import Results
 from atss_ext.evaluation.errors.breakdown import Group, by_frequency, by_size, cross_counts
 from atss_ext.evaluation.errors.confusion import confusion_matrix, counted_cells
 from atss_ext.evaluation.errors.curves import average_precision, mean_curve, precision_curves
@@ -61,7 +62,7 @@ class ErrorReport:
 
 def error_report(
     content: Mapping[str, Any],
-    results: Sequence[Mapping[str, Any]],
+    results: Results,
     *,
     iou: float = 0.5,
     score: float = 0.05,

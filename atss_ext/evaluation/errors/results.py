@@ -1,14 +1,12 @@
 """Detections of a COCO result file as columns, limited as the data set's evaluation limits them."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atss_ext.datasets.checks import DataError
-from atss_ext.evaluation.errors.truth import Truth, boxes_of, numbers
+from atss_ext.evaluation.coco.result_file import Results, check_results
+from atss_ext.evaluation.errors.truth import Truth
 
 COCO_LIMIT = 100
 """Detections that pycocotools takes of an image and a category."""
@@ -35,73 +33,45 @@ class Detections:
     notes: tuple[str, ...]
 
 
-def read_detections(results: Sequence[Mapping[str, Any]], truth: Truth, file: str) -> Detections:
+def read_detections(results: Results, truth: Truth, file: str) -> Detections:
     """Order the detections of a result file.
 
-    Of COCO the best 100 of an image and category are taken, of LVIS the best 300 of an image. Detections of
-    categories that the annotation file does not have are left out.
+    Of COCO the best 100 of an image and category are taken, of LVIS the best 300 of an image.
 
     Args:
-        results: entries with ``image_id``, ``category_id``, ``bbox`` and ``score``.
+        results: entries with ``image_id``, ``category_id``, ``bbox`` and ``score``; a ``name``, as open-ended
+            models write it, has to be that of the category.
         truth: what they are compared with.
         file: path of the result file, for messages.
 
     Raises:
-        DataError: a key is missing, a value is no number, or an image is not in the annotation file.
+        DataError: a detection cannot be scored, for the reasons of ``tools/evaluate.py``: a value is missing,
+            the image or the category is not in the annotation file, or the name is not the category's.
     """
-    ids = numbers(results, 'image_id', 'detection', file)
-    categories = numbers(results, 'category_id', 'detection', file)
-    scores = numbers(results, 'score', 'detection', file)
-    boxes = boxes_of(results, 'detection', file)
-    image, found = _rows(ids, [one['id'] for one in truth.images])
-    if not found.all():
-        first = results[int(np.argmin(found))]['image_id']
-        raise DataError(
-            f'{int((~found).sum())} detections of {file} are on images that {truth.ann_file} does not have '
-            f'(first: image_id {first}); name the annotation file that they were made for'
-        )
-    _refuse_inverted(boxes, file)
-    category, known = _rows(categories, truth.category_ids)
+    names = dict(zip(truth.category_ids, truth.names, strict=True))
+    image_rows, category_rows = truth.image_rows, truth.category_rows
+    check_results(results, file, image_rows, names, truth.ann_file)
+    image = np.array([image_rows[one['image_id']] for one in results], np.int64)
+    category = np.array([category_rows[one['category_id']] for one in results], np.int64)
+    scores = np.array([one['score'] for one in results], np.float64)
+    boxes = np.array([one['bbox'] for one in results], np.float64).reshape(-1, 4)
     order = np.lexsort((-scores, image))
-    if truth.federated:  # lvis-api limits before it looks at categories
+    if truth.federated:
         order = order[_rank(image[order]) < LVIS_LIMIT]
-    order = order[known[order]]
-    if not truth.federated:
+    else:
         # Stable: within an image and a category the order stays that of the scores.
         grouped = np.lexsort((category[order], image[order]))
         pairs = image[order] * len(truth.names) + category[order]
         order = order[np.sort(grouped[_rank(pairs[grouped]) < COCO_LIMIT])]
     columns = image[order], category[order], boxes[order], scores[order]
-    return Detections(*columns, notes=tuple(_notes(len(results), len(order), known, truth)))
+    return Detections(*columns, notes=_notes(len(results) - len(order), truth))
 
 
-def _refuse_inverted(boxes: NDArray[np.float64], file: str) -> None:
-    inverted = (boxes[:, 2:] < 0).any(axis=1)
-    if inverted.any():
-        place = int(np.argmax(inverted))
-        box = ', '.join(f'{value:g}' for value in boxes[place])
-        raise DataError(
-            f'detection number {place} of {file} has the inverted box [{box}]; a box is [x, y, width, height]'
-        )
-
-
-def _notes(given: int, taken: int, known: NDArray[np.bool_], truth: Truth) -> list[str]:
-    unknown = int((~known).sum())
-    notes = []
-    if unknown:
-        notes.append(f'{unknown} detections are of categories that {truth.ann_file} does not have')
-    limited = given - taken - unknown
-    if limited > 0:
-        limit = f'{LVIS_LIMIT} an image' if truth.federated else f'{COCO_LIMIT} an image and category'
-        notes.append(f'{limited} detections are beyond the best {limit}, and are left out')
-    return notes
-
-
-def _rows(values: NDArray[np.float64], ids: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The place of each value in ascending ids, and whether it is there."""
-    known = np.array(ids, np.float64)
-    rows = np.minimum(np.searchsorted(known, values), len(known) - 1)
-    return rows, known[rows] == values
+def _notes(limited: int, truth: Truth) -> tuple[str, ...]:
+    if not limited:
+        return ()
+    limit = f'{LVIS_LIMIT} an image' if truth.federated else f'{COCO_LIMIT} an image and category'
+    return (f'{limited} detections are beyond the best {limit}, and are left out',)
 
 
 def _rank(groups: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -60,8 +60,8 @@ def of_masks(
     """
     # One by one: pycocotools measures no more than 255 masks at once where NumPy is 2 or newer.
     areas = np.array([rle.area(mask) for mask in masks], np.float64)
-    pairs = truth.pairs(image, categories).tolist()
-    kept = [mask if pair in truth.objects else None for mask, pair in zip(masks, pairs, strict=True)]
+    met = truth.has_objects(truth.pairs(image, categories)).tolist()
+    kept = [mask if wanted else None for mask, wanted in zip(masks, met, strict=True)]
     return ImageDetections(image, categories, scores, areas, kept)
 
 
@@ -80,26 +80,28 @@ def from_coco(
         DataError: an image is not in the truth, or a result has no region of the wanted kind.
     """
     key = 'bbox' if iou_type == 'bbox' else 'segmentation'
-    groups: dict[int, list[Mapping[str, Any]]] = {}
+    known = []
     for one in results:
         if one['image_id'] not in truth.image_rows:
             raise DataError(f'a result is for image {one["image_id"]}, which {truth.ann_file} does not have')
         if key not in one:
             raise DataError(f"a result for image {one['image_id']} has no '{key}'; {iou_type} needs it")
         if one['category_id'] in truth.category_rows:
-            groups.setdefault(one['image_id'], []).append(one)
+            known.append(one)
+    # Columns of all results, cut into images: arrays an image would take most of the time.
+    images = np.array([truth.image_rows[one['image_id']] for one in known], np.int64)
+    categories = np.array([truth.category_rows[one['category_id']] for one in known], np.int64)
+    scores = np.array([one['score'] for one in known], np.float64)
+    order = np.argsort(images, kind='stable')
+    parts = np.split(order, np.flatnonzero(np.diff(images[order])) + 1) if known else []
+    if iou_type == 'bbox':
+        boxes = np.array([one['bbox'] for one in known], np.float64).reshape(-1, 4)
+        return [of_boxes(int(images[at[0]]), categories[at], scores[at], boxes[at]) for at in parts]
     rows = []
-    for identity, group in groups.items():
-        image = truth.image_rows[identity]
-        categories = np.array([truth.category_rows[one['category_id']] for one in group], np.int64)
-        scores = np.array([one['score'] for one in group], np.float64)
-        if iou_type == 'bbox':
-            boxes = np.array([one['bbox'] for one in group], np.float64).reshape(-1, 4)
-            rows.append(of_boxes(image, categories, scores, boxes))
-        else:
-            size = truth.image_size(identity)
-            masks = [run_lengths(one['segmentation'], size) for one in group]
-            rows.append(of_masks(truth, image, categories, scores, masks))
+    for at in parts:
+        size = truth.image_size(known[at[0]]['image_id'])
+        masks = [run_lengths(known[place]['segmentation'], size) for place in at.tolist()]
+        rows.append(of_masks(truth, int(images[at[0]]), categories[at], scores[at], masks))
     return rows
 
 

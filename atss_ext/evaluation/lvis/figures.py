@@ -6,34 +6,21 @@ Kirillov, Girshick, *Evaluating Large-Vocabulary Object Detectors: The Devil is 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from atss_ext.evaluation.backend import Backend, choose_backend
 from atss_ext.evaluation.lvis.detections import (
     ImageDetections,
     best_of_categories,
     best_of_image,
     searched_only,
 )
-from atss_ext.evaluation.lvis.matching import AREAS, THRESHOLDS, match, outside
+from atss_ext.evaluation.lvis.fast import fast_curves
+from atss_ext.evaluation.lvis.matching import AREAS, RECALLS, THRESHOLDS, Curves, match, outside
 from atss_ext.evaluation.lvis.truth import FREQUENCIES, LvisTruth, contains
-
-RECALLS = np.linspace(0.0, 1.0, 101)
-"""The recalls that precision is read at, [R]."""
-
-
-class Curves(NamedTuple):
-    """What all figures are means of; -1 where a category has no object that counts.
-
-    Attributes:
-        precision: [A, T, K, R], areas, IoU thresholds, categories, recalls.
-        recall: [A, T, K].
-    """
-
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
 
 
 def lvis_figures(
@@ -42,6 +29,7 @@ def lvis_figures(
     protocol: str = 'standard',
     max_dets: int = 300,
     per_category: int = 10_000,
+    backend: Backend | None = None,
 ) -> dict[str, float]:
     """Score detections.
 
@@ -52,6 +40,8 @@ def lvis_figures(
             category over all images, and no limit an image.
         max_dets: an image.
         per_category: over all images.
+        backend: 'fast' (hotcoco), 'reference' (this package), or None for the fast one where it is installed;
+            both give the same.
 
     Returns:
         AP, AP50, AP75, APs, APm, APl (objects up to 32 and 96 pixels squared, and larger), APr, APc, APf
@@ -59,7 +49,7 @@ def lvis_figures(
         there is one; in [0, 1]; -1 where there is no such object.
 
     Raises:
-        ValueError: an unknown protocol.
+        ValueError: an unknown protocol or back-end, or 'fast' where hotcoco is missing.
     """
     if protocol not in ('standard', 'fixed'):
         raise ValueError(f"protocol must be 'standard' or 'fixed', but is {protocol!r}.")
@@ -67,7 +57,8 @@ def lvis_figures(
         limited = [best_of_image(row, max_dets) for row in detections]
     else:
         limited = best_of_categories(detections, per_category)
-    result = curves(truth, [searched_only(row, truth) for row in limited])
+    draw = fast_curves if choose_backend(backend) == 'fast' else curves
+    result = draw(truth, [searched_only(row, truth) for row in limited])
     return _summary(result, truth, f'@{max_dets}' if protocol == 'standard' else '')
 
 
@@ -91,9 +82,10 @@ def curves(truth: LvisTruth, rows: Sequence[ImageDetections]) -> Curves:
 def _totals(truth: LvisTruth) -> NDArray[np.int64]:
     """How many objects of each category count, by range of areas."""
     totals = np.zeros((len(AREAS), len(truth.names)), np.int64)
-    for pair, objects in truth.objects.items():
+    objects = truth.objects
+    if len(objects):
         counted = ~(outside(objects.areas) | objects.ignore)
-        totals[:, pair % len(truth.names)] += counted.sum(axis=1)
+        np.add.at(totals.T, objects.pairs % len(truth.names), counted.T)
     return totals
 
 
@@ -119,7 +111,7 @@ def _categories(
 def _pair(truth: LvisTruth, found: ImageDetections, category: int) -> tuple[Any, Any]:
     """Matched and ignored, [A, T, D], of the detections of one category on one image."""
     pair = truth.pairs(found.image, np.array([category]))
-    objects = truth.objects.get(int(pair[0]))
+    objects = truth.objects_of(int(pair[0]))
     if objects is None:
         matched = np.zeros((len(AREAS), len(THRESHOLDS), len(found.scores)), bool)
         ignored = matched

@@ -4,7 +4,7 @@ Source: COCO's and LVIS's evaluation. Detections choose in order of their scores
 of the objects still free the one with the highest IoU, one that counts before one that is ignored.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,22 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 AREAS = np.array([[0, 1e5**2], [0, 32**2], [32**2, 96**2], [96**2, 1e5**2]])
 """Lowest and highest area of all, small, medium and large objects, [A, 2], square pixels; both count."""
+
+
+RECALLS = np.linspace(0.0, 1.0, 101)
+"""The recalls that precision is read at, [R]."""
+
+
+class Curves(NamedTuple):
+    """What all figures are means of; -1 where a category has no object that counts.
+
+    Attributes:
+        precision: [A, T, K, R], areas, IoU thresholds, categories, recalls.
+        recall: [A, T, K].
+    """
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
 
 
 def outside(areas: NDArray[np.float64]) -> NDArray[np.bool_]:

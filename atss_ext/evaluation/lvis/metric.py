@@ -1,6 +1,7 @@
 """LVIS's figures as a metric of mmengine."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from mmengine.logging import MMLogger
 from numpy.typing import NDArray
 
 from atss_ext.datasets.checks import DataError
+from atss_ext.evaluation.backend import Backend, check_backend
 from atss_ext.evaluation.lvis.detections import (
     ImageDetections,
     best_of_categories,
@@ -19,6 +21,7 @@ from atss_ext.evaluation.lvis.detections import (
 )
 from atss_ext.evaluation.lvis.figures import lvis_figures
 from atss_ext.evaluation.lvis.truth import LvisTruth
+from atss_ext.evaluation.progress import scoring
 from atss_ext.evaluation.samples import array, check_choice, check_image, check_once, run_lengths
 from atss_ext.registry import METRICS
 
@@ -42,6 +45,8 @@ class LvisMetric(BaseMetric):
             limit an image: the model's own, such as ``max_per_img``, must be off too), or both.
         max_dets: detections an image, the best ones.
         per_category: detections a category, the best ones.
+        backend: 'fast' (hotcoco), 'reference' (this package's own), or None for the fast one where it is
+            installed; both give the same.
         collect_device: as mmengine's.
         prefix: of the names, 'lvis' by default.
 
@@ -50,7 +55,8 @@ class LvisMetric(BaseMetric):
     with ``segm`` for masks and ``bbox_fixed_AP`` for fixed AP; in [0, 1], and -1 where there are no objects.
 
     Raises:
-        ValueError: an unknown metric or protocol, or a limit below 1.
+        ValueError: an unknown metric, protocol or back-end, a limit below 1, or 'fast' where hotcoco is
+            missing.
         DataError: the annotation file cannot be used, or detections do not fit to it.
     """
 
@@ -63,11 +69,14 @@ class LvisMetric(BaseMetric):
         protocol: str | Sequence[str] = 'standard',
         max_dets: int = 300,
         per_category: int = 10_000,
+        backend: Backend | None = None,
         collect_device: str = 'cpu',
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
+        check_backend(backend)
         self.ann_file = ann_file
+        self.backend = backend
         self.metrics = check_choice('metric', metric, ('bbox', 'segm'))
         self.protocols = check_choice('protocol', protocol, ('standard', 'fixed'))
         for name, limit in (('max_dets', max_dets), ('per_category', per_category)):
@@ -83,7 +92,7 @@ class LvisMetric(BaseMetric):
     def truth(self) -> LvisTruth:
         """The annotations, read when they are first needed: the classes are known by then."""
         if self._truth is None:
-            self._truth = LvisTruth.read(self.ann_file, self._classes)
+            self._truth = LvisTruth.read(self.ann_file, self._classes, 'segm' in self.metrics)
         return self._truth
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
@@ -101,14 +110,22 @@ class LvisMetric(BaseMetric):
         figures: dict[str, float] = {}
         for metric in self.metrics:
             detections = [row[metric] for row in results]
+            count = sum(len(one.scores) for one in detections)
             for protocol in self.protocols:
-                found = lvis_figures(self.truth, detections, protocol, self.max_dets, self.per_category)
+                with scoring(type(self).__name__, len(self.truth.image_rows), count, f'{metric}, {protocol}'):
+                    found = lvis_figures(
+                        self.truth, detections, protocol, self.max_dets, self.per_category, self.backend
+                    )
                 middle = 'fixed_' if protocol == 'fixed' else ''
                 figures.update({f'{metric}_{middle}{name}': value for name, value in found.items()})
         logger: MMLogger = MMLogger.get_current_instance()
         logger.info(' '.join(f'{name} {value:.4f}' for name, value in figures.items()))
         self._stored, self._limit_at = 0, _FEW
         return figures
+
+    @cached_property
+    def _rows_of_labels(self) -> NDArray[np.int64]:
+        return self.truth.rows_of_classes(self._classes)
 
     @property
     def _classes(self) -> Sequence[str] | None:
@@ -118,7 +135,7 @@ class LvisMetric(BaseMetric):
         identity, found = sample['img_id'], sample['pred_instances']
         check_image(identity, self.truth.image_rows, self.ann_file)
         image = self.truth.image_rows[identity]
-        categories = self.truth.rows_of_classes(self._classes)[array(found['labels']).astype(np.int64)]
+        categories = self._rows_of_labels[array(found['labels']).astype(np.int64)]
         row: Row = {}
         for metric in self.metrics:
             if metric == 'bbox':

@@ -6,6 +6,7 @@ unlabelled.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,28 +20,49 @@ FREQUENCIES = ('r', 'c', 'f')
 """Rare, common, frequent: in up to 10, up to 100, more images of LVIS's training set."""
 
 
+@dataclass(frozen=True)
 class Objects:
-    """The G objects of one category on one image, in the file's order.
+    """G objects, those of a pair in the file's order.
 
     Attributes:
+        pairs: of image and category, [G].
         areas: [G], square pixels; the file's.
         boxes: xywh [G, 4], pixels.
         ignore: bool [G]; found or not, they do not count.
+        segmentations: the file's; None where no masks were read.
+        sizes: height and width of their images, pixels.
     """
 
-    def __init__(self, annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> None:
-        self.areas = np.array([one['area'] for one in annotations], np.float64)
-        self.boxes = np.array([one['bbox'] for one in annotations], np.float64).reshape(-1, 4)
-        self.ignore = np.array([bool(one.get('ignore', 0)) for one in annotations], bool)
-        self._segmentations = [one.get('segmentation') for one in annotations]
-        self._size = size
+    pairs: NDArray[np.int64]
+    areas: NDArray[np.float64]
+    boxes: NDArray[np.float64]
+    ignore: NDArray[np.bool_]
+    segmentations: Sequence[Any] | None
+    sizes: Sequence[tuple[int, int]]
 
     def __len__(self) -> int:
         return len(self.areas)
 
+    def part(self, start: int, end: int) -> 'Objects':
+        """Those from one place to before another."""
+        some = slice(start, end)
+        segmentations = None if self.segmentations is None else self.segmentations[some]
+        columns = (self.pairs[some], self.areas[some], self.boxes[some], self.ignore[some])
+        return Objects(*columns, segmentations, self.sizes[some])
+
     def run_lengths(self) -> list[dict[str, Any]]:
-        """The masks, made when they are asked for: those of a whole file need not fit into memory."""
-        return [run_lengths(segmentation, self._size) for segmentation in self._segmentations]
+        """The masks, made when they are asked for: those of a whole file need not fit into memory.
+
+        Raises:
+            ValueError: no masks were read.
+        """
+        return [self.mask(place) for place in range(len(self))]
+
+    def mask(self, place: int) -> dict[str, Any]:
+        """The mask of one object, as :meth:`run_lengths`."""
+        if self.segmentations is None:
+            raise ValueError('masks cannot be scored by annotations that were read with masks=False')
+        return run_lengths(self.segmentations[place], self.sizes[place])
 
 
 class LvisTruth:
@@ -52,6 +74,7 @@ class LvisTruth:
         content: the parsed file.
         ann_file: its path, for messages.
         classes: names of the categories to score; None scores all.
+        masks: keep the segmentations; boxes need none, and they weigh most.
 
     Attributes:
         image_rows: the row of each image id; rows are in order of ids.
@@ -60,14 +83,18 @@ class LvisTruth:
         frequencies: of each, its place in :data:`FREQUENCIES`, [K].
         searched: sorted numbers of the pairs that detections count for.
         partial: sorted numbers of those whose unmatched detections are ignored.
-        objects: the objects of each pair that has some.
+        objects: all that count or are ignored, by pairs.
 
     Raises:
         DataError: there is something missing that LVIS's evaluation needs, or a class is no category.
     """
 
     def __init__(
-        self, content: Mapping[str, Any], ann_file: str = 'the file', classes: Iterable[str] | None = None
+        self,
+        content: Mapping[str, Any],
+        ann_file: str = 'the file',
+        classes: Iterable[str] | None = None,
+        masks: bool = True,
     ) -> None:
         self.ann_file = ann_file
         categories = _categories(content, ann_file, classes)
@@ -77,15 +104,17 @@ class LvisTruth:
         self.names = [category['name'] for category in categories]
         self.frequencies = np.array([_frequency(one, ann_file) for one in categories], np.int64)
         self._sizes = {identity: (image['height'], image['width']) for identity, image in images.items()}
-        self.objects = self._group(content)
+        self.objects = self._group(content, masks)
+        self._positive, self._starts = np.unique(self.objects.pairs, return_index=True)
+        self._ends = np.append(self._starts[1:], len(self.objects))
         negative, partial = (self._listed(images, key) for key in LISTS)
-        self.searched = np.union1d(negative, np.array(sorted(self.objects), np.int64))
+        self.searched = np.union1d(negative, self._positive)
         self.partial = np.unique(partial)
 
     @classmethod
-    def read(cls, ann_file: str, classes: Iterable[str] | None = None) -> 'LvisTruth':
+    def read(cls, ann_file: str, classes: Iterable[str] | None = None, masks: bool = True) -> 'LvisTruth':
         """Read a file; see the class for arguments and errors."""
-        return cls(read_coco(ann_file), ann_file, classes)
+        return cls(read_coco(ann_file), ann_file, classes, masks)
 
     def rows_of_classes(self, classes: Sequence[str] | None) -> NDArray[np.int64]:
         """The category row of each label: by name, or in order of ids where there are no names."""
@@ -98,28 +127,48 @@ class LvisTruth:
         """The numbers of pairs of one image with categories."""
         return image_row * len(self.names) + category_rows
 
+    def has_objects(self, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which pairs have objects."""
+        return contains(pairs, self._positive)
+
+    def objects_of(self, pair: int) -> Objects | None:
+        """The objects of a pair, None where there is none."""
+        place = int(np.searchsorted(self._positive, pair))
+        if place == len(self._positive) or self._positive[place] != pair:
+            return None
+        return self.objects.part(int(self._starts[place]), int(self._ends[place]))
+
     def image_size(self, identity: int) -> tuple[int, int]:
         """Height and width of the image with this id, pixels."""
         return self._sizes[identity]
 
-    def _group(self, content: Mapping[str, Any]) -> dict[int, Objects]:
+    def _group(self, content: Mapping[str, Any], masks: bool) -> Objects:
         if not isinstance(content.get('annotations'), list):
             raise DataError(
                 f"{self.ann_file} has no list 'annotations', so there is nothing to score with; name the "
                 'annotations of a train or val set'
             )
-        groups: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
-        for one in content['annotations']:
-            image, category = one['image_id'], one['category_id']
-            # An object without area is none: its image is not positive for its category by it either.
-            if image in self.image_rows and category in self.category_rows and one['area'] > 0:
-                groups.setdefault((image, category), []).append(one)
-        return {
-            self.image_rows[image] * len(self.names) + self.category_rows[category]: Objects(
-                group, self._sizes[image]
-            )
-            for (image, category), group in groups.items()
-        }
+        # An object without area is none: its image is not positive for its category by it either.
+        known = [
+            one
+            for one in content['annotations']
+            if one['image_id'] in self.image_rows
+            and one['category_id'] in self.category_rows
+            and one['area'] > 0
+        ]
+        images = np.array([self.image_rows[one['image_id']] for one in known], np.int64)
+        categories = np.array([self.category_rows[one['category_id']] for one in known], np.int64)
+        pairs = images * len(self.names) + categories
+        order = np.argsort(pairs, kind='stable')
+        ordered = [known[place] for place in order.tolist()]
+        return Objects(
+            pairs[order],
+            np.array([one['area'] for one in ordered], np.float64),
+            np.array([one['bbox'] for one in ordered], np.float64).reshape(-1, 4),
+            np.array([bool(one.get('ignore', 0)) for one in ordered], bool),
+            [one.get('segmentation') for one in ordered] if masks else None,
+            [self._sizes[one['image_id']] for one in ordered],
+        )
 
     def _listed(self, images: Mapping[int, Mapping[str, Any]], key: str) -> NDArray[np.int64]:
         numbers = []

@@ -24,7 +24,7 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--faint);padding:6px 10px}
 th,td{padding:4px 10px;text-align:right;border-top:1px solid var(--line);white-space:nowrap;
 vertical-align:middle}
-thead th{white-space:normal;overflow-wrap:normal;vertical-align:bottom;position:sticky;top:0;
+thead th,thead td{white-space:normal;overflow-wrap:normal;vertical-align:bottom;position:sticky;top:0;
 background:var(--card);z-index:1;border-top:0}
 th:first-child,td.words,th.words{text-align:left}td.words{white-space:normal;min-width:16em}
 tbody th{font-weight:600;max-width:22em;white-space:normal;min-width:9em;overflow-wrap:break-word}
@@ -39,7 +39,7 @@ svg{max-width:100%;height:auto;display:block}svg text{fill:var(--ink);font-famil
 svg .faint{fill:var(--faint)}.grid{stroke:var(--line);stroke-width:1}
 .cell{stroke:var(--line);stroke-width:.5}.heat{fill:rgb(var(--heat))}
 .curve{fill:none;stroke:var(--accent);stroke-width:2}.thin{stroke-width:1.5}
-.matrix{max-height:none}.plot svg{max-width:760px}.matrix svg,.plot svg{width:100%}
+.matrix{max-height:none}.plot svg{max-width:640px}.matrix svg,.plot svg{width:100%}
 .spark{width:96px;height:32px;background:var(--card)}
 label{display:block;margin:8px 0}
 input{font:inherit;padding:4px 8px;border:1px solid var(--line);border-radius:6px;
@@ -51,7 +51,8 @@ figure svg{width:100%;background:#7f858c}figure ul{padding-left:0;list-style:non
 .tagged{display:inline-block;min-width:1.7em;text-align:center;background:var(--c);color:#000;
 border-radius:3px;
 font-weight:700;font-size:.8rem;margin-right:.5em}
-@media (max-width:600px){th,td{padding:4px 6px}.barcell{display:none}td.words{min-width:10em}}
+@media (max-width:600px){th,td{padding:4px 6px}.barcell{display:none}td.words{min-width:7em}
+.groups td{white-space:normal}tbody th{min-width:6em}}
 @media print{.scroll{max-height:none;overflow:visible}}
 """
 

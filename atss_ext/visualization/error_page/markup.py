@@ -20,9 +20,13 @@ def tag(name: str, inner: str = '', **attributes: Any) -> str:
     return f'<{name}{written}>{inner}</{name}>'
 
 
-def figure(path: str, value: Any, name: str = 'td', **attributes: Any) -> str:
-    """A cell that holds one figure of the report; ``path`` says which, so that scripts can read it."""
-    return tag(name, text(shown(value)), data_figure=path, data_value=plain(value), **attributes)
+def figure(path: str, value: Any, name: str = 'td', whole: int | None = None, **attributes: Any) -> str:
+    """A cell that holds one figure of the report; ``path`` says which, so that scripts can read it.
+
+    With ``whole`` the share of it is shown behind a count.
+    """
+    share = f' ({100 * value / whole:.1f}\N{NO-BREAK SPACE}%)' if whole else ''
+    return tag(name, text(shown(value) + share), data_figure=path, data_value=plain(value), **attributes)
 
 
 def shown(value: Any) -> str:

@@ -113,7 +113,9 @@ def _parts(report: ErrorReport, values: Mapping[str, Any], pictures: str) -> lis
         ),
         'sizes': (
             tag(
-                'p', 'Objects by their area, detections by that of their box; limits are 32² and 96² pixels.'
+                'p',
+                'Objects by their area, detections by that of their box; limits are 32² and 96² pixels. '
+                'Shares are of all objects, or of all detections, of the size.',
             ),
             group_table('Errors by size', 'by_size', values['by_size']),
         ),
@@ -156,7 +158,11 @@ def _confusion(report: ErrorReport) -> tuple[str, ...]:
     count = len(report.truth.names)
     places = [*rows, count]
     names = [*report.truth.names, BACKGROUND_NAME]
-    which = f'The {len(rows)} of {count} categories most confused' if len(rows) < count else 'All categories'
+    which = (
+        f'The {len(rows)} of {count} categories most confused, or else most frequent'
+        if len(rows) < count
+        else 'All categories'
+    )
     words = (
         f'{which}; shaded by the share of the row. Background as a column: objects neither found nor '
         'confused; as a row: duplicates, wrong places and what lies on background.'
@@ -173,7 +179,7 @@ def _confusion(report: ErrorReport) -> tuple[str, ...]:
     ]
     heads = (
         tag('th', head, scope='col', class_=kind)
-        for head, kind in (('True', None), ('Detected as', 'words'), ('Detections', None))
+        for head, kind in (('True', None), ('Detected as', 'words'), ('Count', None))
     )
     below = (
         table(f'The most frequent of {len(cells)} confusions', heads, listed)

@@ -12,7 +12,7 @@ from atss_ext.visualization.error_page.markup import BLANK, shown, table, tag, t
 CELL = 22
 LETTERS = 20
 """Longest name that fits there; longer ones are cut, and whole in the tooltip."""
-WIDTH, HEIGHT, MARGIN = 760, 420, 56
+WIDTH, HEIGHT, MARGIN = 560, 360, 56
 
 
 def matrix_plot(matrix: NDArray[np.int64], names: Sequence[str]) -> str:

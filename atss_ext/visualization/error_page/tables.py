@@ -58,13 +58,12 @@ def _meanings(
 
 
 def group_table(caption: str, path: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
-    """Objects and detections of each group."""
-    columns = _count_columns(next(iter(groups.values())))
-    rows = [
-        tag('tr', tag('th', text(name), scope='row') + _counts(f'{path}.{name}', group, columns))
-        for name, group in groups.items()
-    ]
-    return table(caption, (_head(head) for head in ('Group', *columns)), rows)
+    """Objects and detections of each group, a column each, with shares of all objects and all detections."""
+    rows = []
+    for head, keys in _count_columns(next(iter(groups.values()))).items():
+        cells = [_cell(f'{path}.{name}', group, keys, share=True) for name, group in groups.items()]
+        rows.append(tag('tr', tag('th', text(head), scope='row') + ''.join(cells)))
+    return table(caption, map(_head, ('', *groups)), rows, class_='groups')
 
 
 def _count_columns(group: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -88,26 +87,30 @@ def _count_columns(group: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _counts(path: str, group: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> str:
-    cells = []
-    for keys in columns.values():
-        value: Any = group
-        for key in keys:
-            value = value[key]
-        cells.append(figure('.'.join((path, *keys)), value))
-    return ''.join(cells)
+def _cell(path: str, group: Mapping[str, Any], keys: Sequence[str], share: bool = False) -> str:
+    value: Any = group
+    for key in keys:
+        value = value[key]
+    whole = group[keys[0]]['total'] if share and len(keys) > 1 and keys[1] != 'total' else None
+    return figure('.'.join((path, *keys)), value, whole=whole)
 
 
 def category_table(categories: Sequence[Mapping[str, Any]], curves: NDArray[Any]) -> str:
-    """One row a category, with its curve; buttons sort where scripts run."""
+    """One row a category, with its curve; those that occur come first; buttons sort where scripts run."""
     columns = _count_columns(categories[0])
     rows = []
-    for place, category in enumerate(categories):
+    # Most of LVIS's 1,203 categories may be in no image of a part.
+    for place, category in sorted(enumerate(categories), key=lambda entry: not _occurs(entry[1])):
         name = tag('th', text(category['name']), scope='row')
         curve = tag('td', sparkline(curves[:, place], category['name'], category['ap']))
-        rows.append(tag('tr', name + curve + _counts(f'categories.{place}', category, columns)))
+        counts = ''.join(_cell(f'categories.{place}', category, keys) for keys in columns.values())
+        rows.append(tag('tr', name + curve + counts))
     heads = [_sortable('Category'), _head('Precision over recall'), *map(_sortable, columns)]
     return table('Categories; a head sorts by its column', heads, rows, id='category-table')
+
+
+def _occurs(category: Mapping[str, Any]) -> bool:
+    return bool(category['objects']['total'] or category['detections']['total'])
 
 
 def tiles(values: Iterable[tuple[str, str, Any]]) -> str:
@@ -134,6 +137,8 @@ def sentence(figures: Mapping[str, Any]) -> str:
 
 
 def _head(name: str, kind: str | None = None) -> str:
+    if not name:
+        return tag('td')
     return tag('th', text(name), scope='col', class_=kind)
 
 
