@@ -3,35 +3,58 @@
 python tools/evaluate.py results.json --ann instances_val2017.json --kind coco --metric bbox segm
 python tools/evaluate.py results.json --ann lvis_v1_minival.json --kind lvis --fixed
 python tools/evaluate.py results.json --ann corner_case.json --kind coda
+python tools/evaluate.py results.json --ann any_name.json --kind coda --layout 2022
 python tools/evaluate.py results.json --ann any.json --kind recall --limits 10 100 --json figures.json
 
 The file is a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"} with the ids of the
-annotation file, and "segmentation" for masks, as tools/test.py --out writes it. Rows with a "name" are
-compared by name in CODA; where names do not count (recall), rows need neither.
+annotation file, and "segmentation" for masks, as tools/test.py --out writes it. In CODA rows
+with a "name" are compared by name, and ids that the file does not have are of other classes. Where names do
+not count (recall, and CODA's class-agnostic files), rows need neither.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 from mmengine.registry import init_default_scope
 
 import atss_ext  # noqa: F401 - lets mmdet run without a compiled mmcv, and fills the registries
 from atss_ext.cli.errors import UserError, note, run_tool
+from atss_ext.cli.targets import check_target
 from atss_ext.datasets.checks import read_coco
 from atss_ext.evaluation.backend import MISSING, Backend, check_backend, fast_available
 from atss_ext.evaluation.coco.figures import coco_figures, recall_figures
 from atss_ext.evaluation.coco.result_file import Results, check_results, found_of, read_results
 from atss_ext.evaluation.coco.table import read_truth
-from atss_ext.evaluation.coda import coda_figures, named_found, read_coda
+from atss_ext.evaluation.coda import Layout, check_coda_results, coda_figures, named_found, read_coda
 from atss_ext.evaluation.lvis import LvisTruth, from_coco, lvis_figures
+from atss_ext.evaluation.progress import scoring
 from atss_ext.evaluation.samples import classes_of
 
 Figures = dict[str, float]
 KINDS = ('coco', 'lvis', 'coda', 'recall')
+
+
+class Scoring(NamedTuple):
+    """Some figures that are still to be computed.
+
+    Attributes:
+        how: what tells them from the others of the command, such as 'bbox, fixed'.
+        prefix: of their names.
+        images: that count.
+        detections: that are compared.
+        figures: computes them.
+    """
+
+    how: str
+    prefix: str
+    images: int
+    detections: int
+    figures: Callable[[], Figures]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,7 +69,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--metric', nargs='+', choices=('bbox', 'segm'), default=['bbox'], help='boxes, masks'
     )
     parser.add_argument('--fixed', action='store_true', help='LVIS: fixed AP too, 10,000 detections a class')
-    parser.add_argument('--limits', nargs='+', type=int, default=[100], help='recall: detections an image')
+    parser.add_argument('--limits', nargs='+', type=int, help='recall: detections an image; 100 by default')
+    parser.add_argument(
+        '--layout', choices=get_args(Layout), help="CODA: which figures; else the file's name tells"
+    )
     parser.add_argument(
         '--backend',
         choices=('fast', 'reference'),
@@ -86,7 +112,11 @@ def check_options(args: argparse.Namespace) -> tuple[str, ...] | None:
     """
     if args.fixed and args.kind != 'lvis':
         raise UserError(f'--fixed: fixed AP is of LVIS, but --kind is {args.kind}; leave one of both away')
-    if min(args.limits) < 1:
+    if args.layout and args.kind != 'coda':
+        raise UserError(f'--layout: layouts are of CODA, but --kind is {args.kind}; leave one of both away')
+    if args.limits and args.kind != 'recall':
+        raise UserError(f'--limits: limits are of recall, but --kind is {args.kind}; leave one of both away')
+    if args.limits and min(args.limits) < 1:
         raise UserError(f'--limits {min(args.limits)}: it must be at least 1')
     if args.classes is None:
         return None
@@ -102,65 +132,85 @@ def check_options(args: argparse.Namespace) -> tuple[str, ...] | None:
         ) from None
 
 
-def score_coco(args: argparse.Namespace, results: Results, classes: Sequence[str] | None) -> Figures:
-    """COCO's twelve figures, or class-agnostic recall."""
-    backend, masks, agnostic = backend_of(args), 'segm' in args.metric, args.kind == 'recall'
-    truth = read_truth(args.ann, classes, masks, agnostic)
-    every = None if agnostic else _categories(args.ann)
-    check_results(results, args.results, truth.image_numbers, every, str(args.ann), args.metric)
-    numbers = None if agnostic else truth.category_numbers
-    figures = {}
+def score_coco(
+    args: argparse.Namespace, results: Results, classes: Sequence[str] | None, backend: Backend
+) -> Iterator[Scoring]:
+    """COCO's twelve figures."""
+    masks = 'segm' in args.metric
+    truth = read_truth(args.ann, classes, masks)
+    check_results(
+        results, args.results, truth.image_numbers, _categories(args.ann), str(args.ann), args.metric
+    )
     for metric in args.metric:
-        found = found_of(results, truth, numbers, metric == 'segm')
-        if agnostic:
-            values = recall_figures(truth, found, metric, args.limits, backend)
-        else:
-            values = coco_figures(truth, found, metric, backend=backend)
-        figures.update({f'{metric}_{name}': value for name, value in values.items()})
-    return figures
+        found = found_of(results, truth, truth.category_numbers, metric == 'segm')
+        figures = partial(coco_figures, truth, found, metric, backend=backend)
+        yield Scoring(metric, f'{metric}_', len(truth.sizes), len(found), figures)
 
 
-def score_lvis(args: argparse.Namespace, results: Results, classes: Sequence[str] | None) -> Figures:
+def score_recall(
+    args: argparse.Namespace, results: Results, classes: Sequence[str] | None, backend: Backend
+) -> Iterator[Scoring]:
+    """Class-agnostic recall."""
+    truth = read_truth(args.ann, classes, 'segm' in args.metric, agnostic=True)
+    check_results(results, args.results, truth.image_numbers, None, str(args.ann), args.metric)
+    for metric in args.metric:
+        found = found_of(results, truth, None, metric == 'segm')
+        figures = partial(recall_figures, truth, found, metric, args.limits or (100,), backend)
+        yield Scoring(metric, f'{metric}_', len(truth.sizes), len(found), figures)
+
+
+def score_lvis(
+    args: argparse.Namespace, results: Results, classes: Sequence[str] | None, backend: Backend
+) -> Iterator[Scoring]:
     """LVIS AP, and fixed AP."""
-    backend = backend_of(args)
     truth = LvisTruth.read(str(args.ann), classes, 'segm' in args.metric)
-    every = _categories(args.ann)
-    check_results(results, args.results, truth.image_rows, every, str(args.ann), args.metric)
-    figures = {}
+    check_results(results, args.results, truth.image_rows, _categories(args.ann), str(args.ann), args.metric)
     for metric in args.metric:
         found = from_coco(results, truth, metric)
+        count = sum(len(one.scores) for one in found)
         for protocol in ('standard', 'fixed') if args.fixed else ('standard',):
-            middle = 'fixed_' if protocol == 'fixed' else ''
-            values = lvis_figures(truth, found, protocol, backend=backend)
-            figures.update({f'{metric}_{middle}{name}': value for name, value in values.items()})
-    return figures
+            prefix = f'{metric}_fixed_' if protocol == 'fixed' else f'{metric}_'
+            figures = partial(lvis_figures, truth, found, protocol, backend=backend)
+            yield Scoring(f'{metric}, {protocol}', prefix, len(truth.image_rows), count, figures)
 
 
-def score_coda(args: argparse.Namespace, results: Results, classes: Sequence[str] | None) -> Figures:
+def score_coda(
+    args: argparse.Namespace, results: Results, classes: Sequence[str] | None, backend: Backend
+) -> Iterator[Scoring]:
     """CODA's figures, by name: a row's own, or that of its category."""
-    backend, masks = backend_of(args), 'segm' in args.metric
-    truth = read_coda(args.ann, masks=masks)
-    names = _categories(args.ann)
-    check_results(results, args.results, truth.image_numbers, names, str(args.ann), args.metric, by_name=True)
+    masks = 'segm' in args.metric
+    truth = read_coda(args.ann, args.layout, masks)
+    unknown = check_coda_results(results, args.results, truth, args.metric)
+    if unknown:
+        note(f'{unknown:,} detections have ids that {args.ann} does not have; they count as other classes')
     found = named_found(results, truth, masks)
-    figures = {}
     for metric in args.metric:
-        values = coda_figures(truth, found, metric, backend)
-        figures.update({f'{metric}_{name}': value for name, value in values.items()})
-    return figures
+        figures = partial(coda_figures, truth, found, metric, backend)
+        yield Scoring(metric, f'{metric}_', len(truth.sizes), len(found), figures)
 
 
 def _categories(ann_file: Path) -> dict[Any, str]:
     return {one['id']: one['name'] for one in read_coco(ann_file).get('categories', [])}
 
 
+def _say(line: str) -> None:
+    """Progress goes to stderr: the figures alone are the output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+SCORES = {'coco': score_coco, 'lvis': score_lvis, 'coda': score_coda, 'recall': score_recall}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Score a file, print the figures, write them."""
     args = parse_args(argv)
     classes = check_options(args)
-    results = read_results(args.results)
-    score = {'lvis': score_lvis, 'coda': score_coda}.get(args.kind, score_coco)
-    figures = score(args, results, classes)
+    check_target('--json', args.json, args.results, args.ann)
+    results, backend = read_results(args.results), backend_of(args)
+    figures: Figures = {}
+    for one in SCORES[args.kind](args, results, classes, backend):
+        with scoring(args.kind, one.images, one.detections, one.how, _say):
+            figures |= {f'{one.prefix}{name}': value for name, value in one.figures().items()}
     for name, value in figures.items():
         print(f'{name:26} {value:8.4f}')
     if args.json:

@@ -6,6 +6,7 @@ python tools/map_names.py results.json --ann corner_case.json --encoder minilm -
 
 import argparse
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from atss_ext.cli.errors import UserError, note, run_tool
+from atss_ext.cli.targets import check_target
 from atss_ext.evaluation.coco.result_file import read_results
 from atss_ext.evaluation.naming import CategoryMapper, read_categories
 from atss_ext.vlsam.atomic import replacing
@@ -51,7 +53,7 @@ def read_named(path: Path) -> list[dict[str, Any]]:
 
     Raises:
         DataError: it is missing, or no list of detections.
-        UserError: a detection has no name.
+        UserError: a detection has no name, or no score that is a number.
     """
     rows = read_results(path)
     for place, row in enumerate(rows):
@@ -59,6 +61,11 @@ def read_named(path: Path) -> list[dict[str, Any]]:
             raise UserError(
                 f"detection {place} of {path} has no 'name' or no 'score'; name results of an "
                 'open-ended model, such as VL-SAM'
+            )
+        score = row['score']
+        if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
+            raise UserError(
+                f'detection {place} of {path} has the score {score!r}; it must be a finite number'
             )
     return rows
 
@@ -86,6 +93,7 @@ def make_mapper(args: argparse.Namespace, names: Sequence[str], synonyms: Any) -
 def main(argv: Sequence[str] | None = None) -> None:
     """Map a file."""
     args = parse_args(argv)
+    check_target('--out', args.out, args.results, args.ann)
     rows = read_named(args.results)
     categories = read_categories(args.ann)
     matches = make_mapper(args, categories.names, categories.synonyms).map([row['name'] for row in rows])

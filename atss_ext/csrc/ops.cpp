@@ -26,6 +26,17 @@ TORCH_LIBRARY(atss_ext, m) {
   m.def(
       "gather_targets(Tensor priors, Tensor assigned, Tensor gt_boxes, Tensor gt_labels, Tensor offsets, "
       "int num_classes, float pos_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // Assigners that go by predictions; CPU alone. Scores [B, N, K] of K classes, boxes [B, N, 4] ->
+  // assigned [B, N], ious [B, N], metrics [B, N]
+  m.def(
+      "task_aligned_assign(Tensor priors, Tensor scores, Tensor boxes, Tensor gt_boxes, Tensor gt_labels, "
+      "Tensor offsets, Tensor? valid, int topk, float alpha, float beta, bool are_logits) "
+      "-> (Tensor, Tensor, Tensor)");
+  // points [N, 4] are (x, y, stride x, stride y), rule is sim_ota or soft_label -> assigned, ious [B, N]
+  m.def(
+      "dynamic_k_assign(Tensor points, Tensor scores, Tensor boxes, Tensor gt_boxes, Tensor gt_labels, "
+      "Tensor? gt_centers, Tensor offsets, Tensor? valid, str rule, int topk, float radius, "
+      "float iou_weight, float cls_weight, bool are_logits) -> (Tensor, Tensor)");
   // H heads, G of keys, N tokens, O objects; CPU alone:
   // rows [O, N], query [H, N, D], key [G, N, D] -> products [H, O, N], certainty [H]
   m.def("attention_products(Tensor rows, Tensor query, Tensor key, float scale) -> (Tensor, Tensor)");

@@ -62,7 +62,7 @@ def read_coco(ann_file: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         with path.open(encoding='utf-8') as stream:
             content = json.load(stream)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f'annotation file {path} is no valid JSON ({error}); it may be cut off: fetch or write it again'
         ) from None

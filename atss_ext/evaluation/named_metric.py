@@ -32,7 +32,7 @@ class NamedMetric(BaseMetric):
         mapper: arguments of :class:`~.naming.CategoryMapper` but the categories (``encoder``, ``top_k``,
             ...), and ``ann_file`` to read these from; that of the metric by default.
         unmapped: what becomes of detections whose names fit no category: 'drop', or 'keep' with label -1 and
-            their names, for a metric that goes by names (``CodaMetric``).
+            their names, for a metric that needs no labels (``CodaMetric``, ``AgnosticRecall``).
         collect_device: as mmengine's, of the shares; the metric has its own.
         prefix: of the shares, 'names' by default.
 
@@ -41,8 +41,9 @@ class NamedMetric(BaseMetric):
     (``names/none``), and how many there are (``names/detections``).
 
     Raises:
-        ValueError: an argument of the mapper is out of range, or no annotation file is named.
-        DataError: the file has no categories, or a sample no names.
+        ValueError: an argument of the mapper is out of range, no annotation file is named, or
+            ``unmapped='keep'`` for a metric that goes by labels.
+        DataError: the file has no categories, the metric has other ``classes``, or a sample no names.
     """
 
     default_prefix = 'names'
@@ -68,17 +69,39 @@ class NamedMetric(BaseMetric):
             )
         self.ann_file: str = ann_file
         self.metric: BaseMetric = METRICS.build(dict(metric)) if isinstance(metric, Mapping) else metric
+        if unmapped == 'keep' and self._by_labels:
+            raise ValueError(
+                f"unmapped='keep' gives detections the label -1, but {type(self.metric).__name__} goes by "
+                'labels; leave it away, or take a metric that goes by names, such as CodaMetric.'
+            )
         self._settings = settings
         self._mapper: CategoryMapper | None = None
+        if getattr(self.metric, 'classes', None):
+            _ = self.mapper  # refuses other classes at once
 
     @property
     def mapper(self) -> CategoryMapper:
         """Made when it is first needed: the file may be large."""
         if self._mapper is None:
             found = read_categories(self.ann_file)
+            self._check_classes(found.names)
             self._mapper = CategoryMapper(found.names, found.synonyms, **self._settings)
             self.metric.dataset_meta = {**(self.dataset_meta or {}), 'classes': found.names}
         return self._mapper
+
+    @property
+    def _by_labels(self) -> bool:
+        return bool(getattr(self.metric, 'needs_labels', True))
+
+    def _check_classes(self, names: Sequence[str]) -> None:
+        """The metric's own classes would give the labels of the file's categories another meaning."""
+        classes = getattr(self.metric, 'classes', None)
+        if self._by_labels and classes and tuple(classes) != tuple(names):
+            raise DataError(
+                f'{type(self.metric).__name__} has the classes {", ".join(list(classes)[:5])}, but '
+                f'NamedMetric gives it the {len(names)} categories of {self.ann_file} '
+                f'({", ".join(names[:5])}) in their order; leave classes away'
+            )
 
     @property
     def dataset_meta(self) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ class OpenEndedResults(BaseMetric):
     """
 
     default_prefix = 'open_ended'
+    needs_labels = False
 
     def __init__(self, outfile: str | None = None, collect_device: str = 'cpu') -> None:
         super().__init__(collect_device=collect_device)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from atss_ext.datasets.checks import DataError
+from atss_ext.datasets.segmentation import Size, segmentation_faults
 from atss_ext.registry import DATASETS
 
 
@@ -67,17 +68,35 @@ def array(values: Any) -> NDArray[Any]:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
-def run_lengths(image: Any, found: Mapping[str, Any]) -> list[dict[str, Any]]:
+def run_lengths(image: Any, found: Mapping[str, Any], size: Size | None = None) -> list[dict[str, Any]]:
     """The masks of N detections, bool [N, H, W] or run lengths already, as run lengths.
 
+    Args:
+        image: its id, for messages.
+        found: the detections.
+        size: height and width of the image, pixels; None compares run lengths with the size they state.
+
     Raises:
-        DataError: the model makes none.
+        DataError: the model makes none, or they do not fit to the image.
     """
     if 'masks' not in found:
         raise DataError(f"image {image} has no masks, which metric='segm' needs; choose metric='bbox'")
     masks = found['masks']
     if not isinstance(masks, torch.Tensor | np.ndarray):
-        return list(masks)
+        listed = list(masks)
+        for place, fault in segmentation_faults(listed, [size] * len(listed)):
+            raise DataError(f'mask {place} of image {image} {fault.text}')
+        return listed
+    if len(masks) and size is not None and tuple(masks.shape[1:]) != tuple(size):
+        raise other_size(image, masks.shape[1:], size)
     stack = np.asfortranarray(array(masks).astype(np.uint8).transpose(1, 2, 0))
     encoded: list[dict[str, Any]] = rle.encode(stack)
     return encoded
+
+
+def other_size(image: Any, given: Sequence[int], size: Size) -> DataError:
+    """The error of masks of another size (height and width, pixels) than their image."""
+    return DataError(
+        f'image {image} is {size[0]} high and {size[1]} wide, but its masks are {list(given)}; let the model '
+        'rescale them to the original image, and name the annotations of these images'
+    )

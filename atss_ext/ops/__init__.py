@@ -5,10 +5,13 @@ from atss_ext.ops.attention import attention_products
 from atss_ext.ops.box_iou import aligned_box_iou, batched_box_iou
 from atss_ext.ops.grid import GridLevel, find_grid
 from atss_ext.ops.native import available
+from atss_ext.ops.predictions import dynamic_k_assign, task_aligned_assign
 from atss_ext.ops.reference import (
+    AlignedAssignment,
     Assignment,
     AttentionProducts,
     Candidates,
+    DynamicAssignment,
     IoUMode,
     Targets,
     assign_candidates,
@@ -17,9 +20,11 @@ from atss_ext.ops.reference import (
 from atss_ext.ops.targets import gather_targets
 
 __all__ = [
+    'AlignedAssignment',
     'Assignment',
     'AttentionProducts',
     'Candidates',
+    'DynamicAssignment',
     'GridLevel',
     'IoUMode',
     'Targets',
@@ -30,7 +35,9 @@ __all__ = [
     'available',
     'batched_box_iou',
     'center_topk',
+    'dynamic_k_assign',
     'find_grid',
     'gather_targets',
     'ignored_priors',
+    'task_aligned_assign',
 ]

@@ -74,7 +74,7 @@ def check_batch(priors: Tensor, gt_boxes: Tensor, offsets: Tensor) -> None:
         raise ValueError(f'priors must be [N, 4], got {list(priors.shape)}')
     if gt_boxes.dim() != 2:
         raise ValueError(f'gt_boxes must be [T, 4], got {list(gt_boxes.shape)}')
-    _check_same_device(priors, gt_boxes, 'gt_boxes')
+    check_same_device(priors, gt_boxes, 'gt_boxes')
     _check_offsets(offsets, gt_boxes, 'offsets')
 
 
@@ -103,8 +103,8 @@ def check_mask(mask: Tensor | None, name: str, priors: Tensor, offsets: Tensor) 
         return
     shape = [offsets.numel() - 1, priors.size(0)]
     if mask.dtype != torch.bool or list(mask.shape) != shape:
-        raise ValueError(f'{name} must be bool {shape} (images, priors), got {_described(mask)}')
-    _check_same_device(priors, mask, name)
+        raise ValueError(f'{name} must be bool {shape} (images, priors), got {described(mask)}')
+    check_same_device(priors, mask, name)
 
 
 def check_regions(
@@ -122,7 +122,7 @@ def check_regions(
         raise ValueError(f'ignore_boxes must be [S, 4], got {list(ignore_boxes.shape)}')
     if ignore_offsets is None:
         raise ValueError('ignore_boxes need ignore_offsets, int64 [images + 1]')
-    _check_same_device(priors, ignore_boxes, 'ignore_boxes')
+    check_same_device(priors, ignore_boxes, 'ignore_boxes')
     _check_offsets(ignore_offsets, ignore_boxes, 'ignore_offsets')
     if ignore_offsets.numel() != offsets.numel():
         raise ValueError(
@@ -137,14 +137,15 @@ def check_targets(
     check_batch(priors, gt_boxes, offsets)
     shape = [offsets.numel() - 1, priors.size(0)]
     if assigned.dtype != torch.int64 or list(assigned.shape) != shape:
-        raise ValueError(f'assigned must be int64 {shape} (images, priors), got {_described(assigned)}')
+        raise ValueError(f'assigned must be int64 {shape} (images, priors), got {described(assigned)}')
     if gt_labels.dtype != torch.int64 or list(gt_labels.shape) != [gt_boxes.size(0)]:
-        raise ValueError(f'gt_labels must be int64 [{gt_boxes.size(0)}], got {_described(gt_labels)}')
-    _check_same_device(priors, assigned, 'assigned')
-    _check_same_device(priors, gt_labels, 'gt_labels')
+        raise ValueError(f'gt_labels must be int64 [{gt_boxes.size(0)}], got {described(gt_labels)}')
+    check_same_device(priors, assigned, 'assigned')
+    check_same_device(priors, gt_labels, 'gt_labels')
 
 
-def _described(tensor: Tensor) -> str:
+def described(tensor: Tensor) -> str:
+    """Type and shape of a tensor, for a sentence."""
     return f'{_type_name(tensor)} {list(tensor.shape)}'
 
 
@@ -155,7 +156,7 @@ def _type_name(tensor: Tensor) -> str:
 def _check_pair(boxes1: Tensor, boxes2: Tensor) -> None:
     _check_boxes(boxes1, 'boxes1')
     _check_boxes(boxes2, 'boxes2')
-    _check_same_device(boxes1, boxes2, 'boxes2')
+    check_same_device(boxes1, boxes2, 'boxes2')
 
 
 def _check_boxes(boxes: Tensor, name: str) -> None:
@@ -165,15 +166,16 @@ def _check_boxes(boxes: Tensor, name: str) -> None:
         raise ValueError(f'{name} must hold floats, got {_type_name(boxes)}')
 
 
-def _check_same_device(boxes: Tensor, tensor: Tensor, name: str) -> None:
+def check_same_device(boxes: Tensor, tensor: Tensor, name: str) -> None:
+    """Refuses a tensor that is elsewhere than the boxes."""
     if tensor.device != boxes.device:
         raise ValueError(f'{name} is on {tensor.device} and the boxes on {boxes.device}: move one of them')
 
 
 def _check_offsets(offsets: Tensor, boxes: Tensor, name: str) -> None:
     if offsets.dim() != 1 or offsets.dtype != torch.int64 or offsets.numel() < 2:
-        raise ValueError(f'{name} must be int64 [images + 1], got {_described(offsets)}')
-    _check_same_device(boxes, offsets, name)
+        raise ValueError(f'{name} must be int64 [images + 1], got {described(offsets)}')
+    check_same_device(boxes, offsets, name)
     # Reading them back would stall a device, and a compiler has no values yet.
     if offsets.device.type != 'cpu' or torch.compiler.is_compiling():
         return

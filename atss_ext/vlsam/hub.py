@@ -13,6 +13,8 @@ INSTALL = 'run pip install "atss_ext[vlsam]"'
 SHIPPED = ('atss_ext::vlsam/world/weights/vlm', 'atss_ext::vlsam/world/weights/sam')
 """The models that come with the package, a vision-language model and a SAM, by the names that load them."""
 
+# Seconds the hub has to answer at all before models are looked for in its cache alone.
+_PATIENCE = 5
 _PACKAGE = Path(__file__).resolve().parents[1]
 # Options of transformers that would run code of the model's author, or read pickles.
 _REFUSED = ('trust_remote_code', 'code_revision', 'use_safetensors', 'use_kernels')
@@ -124,10 +126,26 @@ def fetch(loader: Callable[..., Any], name: str, what: str, options: Mapping[str
     """
     from safetensors import SafetensorError
 
+    known = local_name(name)
+    if not os.path.isdir(known) and not _hub_answers():
+        # Otherwise every file is asked for six times, which takes a minute and fills pages.
+        options = {**options, 'local_files_only': True}
     try:
-        return loader(local_name(name), trust_remote_code=False, **options)
+        return loader(known, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         raise VlsamError(_explain(name, what, error)) from error
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached, directly or by a proxy of the environment; not if it is forbidden."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+    except Exception:  # of whatever library the hub's package uses
+        return False
+    return True
 
 
 def _explain(name: str, what: str, error: Exception) -> str:

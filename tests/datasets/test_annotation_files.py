@@ -14,9 +14,9 @@ from small_annotations import coco_file, image, lvis_file
 from atss_ext.datasets import ShapesSpec, write_coco
 from atss_ext.datasets.annotation_checks import check_annotations, read_annotations
 from atss_ext.datasets.annotation_checks.images import check_images
-from atss_ext.datasets.annotation_checks.segments import rle_lengths
 from atss_ext.datasets.annotation_checks.table import read_table
 from atss_ext.datasets.checks import DataError
+from atss_ext.datasets.segmentation import rle_lengths
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'datasets' / 'check_annotations.py'
 A = 'annotations'

@@ -211,7 +211,11 @@ def test_classes_that_are_a_part_of_the_categories(scene):
     ids = {one['id'] for one in file['categories'] if one['name'] in CLASSES[:2]}
     own = [one for one in results if one['category_id'] in ids]
     built.process(None, list(samples(file, own)))
-    part = {**file, 'categories': [one for one in file['categories'] if one['id'] in ids]}
+    part = {
+        **file,
+        'categories': [one for one in file['categories'] if one['id'] in ids],
+        'annotations': [one for one in file['annotations'] if one['category_id'] in ids],
+    }
     assert built.evaluate(11)['lvis/bbox_AP'] == pytest.approx(figures(part, own)['AP'])
 
 
@@ -254,6 +258,8 @@ def test_two_processes_with_uneven_shares(scene, tmp_path, monkeypatch, backend)
         (lambda sample: sample.update(img_id=99), 'image 99 was tested, but'),
         (lambda sample: sample['pred_instances'].pop('masks'), 'has no masks'),
         (lambda sample: sample['pred_instances']['scores'].fill_(float('nan')), 'not finite'),
+        (lambda sample: sample['pred_instances']['labels'].fill_(-1), r'label -1, but there are \d+ classes'),
+        (lambda sample: sample['pred_instances']['labels'].fill_(99), r'label 99, but there are \d+ classes'),
     ],
 )
 def test_detections_that_do_not_fit_are_refused(scene, change, message):
@@ -263,6 +269,14 @@ def test_detections_that_do_not_fit_are_refused(scene, change, message):
     change(sample)
     with pytest.raises(DataError, match=message):
         built.process(None, [sample])
+
+
+def test_a_box_that_is_not_finite_is_refused(scene):
+    path, file, results = scene
+    sample = max(samples(file, results), key=lambda one: len(one['pred_instances']['scores']))
+    sample['pred_instances']['bboxes'][0, 2] = float('nan')
+    with pytest.raises(DataError, match='a box or a score that is not finite'):
+        build(path).process(None, [sample])
 
 
 def test_an_image_tested_twice_is_refused(scene):

@@ -174,6 +174,39 @@ def test_coda_goes_by_names_and_keeps_what_fits_nothing(tmp_path):
     assert {name: dropped[name] for name in SHARES} == pytest.approx(SHARES)
 
 
+@pytest.mark.parametrize('metric', ['atss_ext.LvisMetric', 'atss_ext.CocoMetric', 'mmdet.CocoMetric'])
+def test_what_fits_nothing_is_not_kept_for_a_metric_of_labels(tmp_path, metric):
+    """Its label -1 would be the last category's."""
+    with pytest.raises(ValueError, match=r"unmapped='keep' .* goes by labels; leave it away"):
+        METRICS.build(config(write(tmp_path), metric, unmapped='keep'))
+
+
+def test_recall_keeps_what_fits_nothing(tmp_path):
+    path = write(tmp_path)
+    found = [evaluate(config(path, 'atss_ext.AgnosticRecall', unmapped=how)) for how in ('keep', 'drop')]
+    assert [one['agnostic/bbox_AR@100'] for one in found] == pytest.approx([1, 6 / 7])
+
+
+def test_classes_of_a_metric_of_labels_are_the_files(tmp_path):
+    """Other ones would give every label another meaning."""
+    path = write(tmp_path)
+    plain = evaluate(config(path, 'atss_ext.CocoMetric'))
+    same = evaluate(config(path, 'atss_ext.CocoMetric', inner={'classes': list(IDS)}))
+    assert same == plain
+    for classes in (list(IDS)[::-1], ['sofa'], 'mmdet.CocoDataset'):
+        with pytest.raises(DataError, match=r'CocoMetric has the classes .* gives it the 3 categories'):
+            METRICS.build(config(path, 'atss_ext.CocoMetric', inner={'classes': classes}))
+
+
+def test_classes_of_metrics_without_labels_stay_theirs(tmp_path):
+    """Recall looks for sofas alone, of which it finds three of four; CODA goes by names."""
+    path = write(tmp_path, 'corner_case.json')
+    found = evaluate(config(path, 'atss_ext.AgnosticRecall', inner={'classes': ['sofa']}))
+    assert found['agnostic/bbox_AR@100'] == pytest.approx(3 / 4)
+    found = evaluate(config(path, 'atss_ext.CodaMetric', inner={'classes': ['bus', 'sofa']}))
+    assert found['coda/bbox_CORNER_mAR'] == pytest.approx(6 / 7)
+
+
 def test_samples_stay_as_they_are(tmp_path):
     cfg = config(write(tmp_path), 'atss_ext.LvisMetric')
     evaluator = Evaluator([cfg])

@@ -233,6 +233,9 @@ def test_wrong_arguments_are_said():
         ({'top_k': 0}, 'top_k must be in 1 to 2'),
         ({'top_k': 3}, 'top_k must be in 1 to 2'),
         ({'temperature': 0}, 'temperature must be above 0'),
+        ({'temperature': math.nan}, 'temperature must be above 0'),
+        ({'threshold': math.nan}, 'threshold must be a cosine'),
+        ({'threshold': 1.5}, 'threshold must be a cosine'),
         ({'encode': 'defs'}, 'encode must be'),
         ({'encoder': None, 'top_k': 2}, 'need an encoder'),
         ({'encoder': None, 'lexical': False}, 'need an encoder'),
@@ -355,6 +358,12 @@ def test_a_real_encoder_finds_what_is_meant(kind):
     assert {name: places[0] for name, (places, _) in found.items()} == SENSIBLE
     assert {how for _, how in found.values()} == {'encoder'}
     assert mapped(mapper, 'bow and arrow') == (['bow_(weapon)'], 'encoder')
+
+
+def test_half_a_surrogate_pair_is_a_character_nobody_knows():
+    encoder = PooledEncoder(device='cpu')
+    torch.testing.assert_close(encoder.encode(['dog \ud83d']), encoder.encode(['dog \ufffd']))
+    torch.testing.assert_close(encoder.encode(['dog \ud83d\ude00']), encoder.encode(['dog \U0001f600']))
 
 
 def test_both_readers_of_the_same_weights_agree():

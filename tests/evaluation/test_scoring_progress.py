@@ -27,6 +27,14 @@ def test_a_line_before_and_a_line_after(said):
     assert said[2] == 'CODA: scoring 1,500 images, 45,000 detections, segm ...'
 
 
+def test_a_command_takes_the_lines_itself(said):
+    own = []
+    with scoring('coda', 2, 3, 'bbox', own.append):
+        assert own == ['coda: scoring 2 images, 3 detections, bbox ...']
+    assert re.fullmatch(r'coda: scored bbox in \d+\.\d s', own[1])
+    assert not said
+
+
 def test_after_an_error_nothing_is_said(said):
     with pytest.raises(KeyError), scoring('COCO', 1, 1, 'bbox'):
         raise KeyError

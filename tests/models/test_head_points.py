@@ -169,9 +169,14 @@ def test_fcos_detections():
         assert torch.equal(one.labels, other.labels)
 
 
-def test_points_begin_at_four_strides_and_a_second_initialisation_leaves_them():
+def test_points_begin_at_their_anchors_and_a_second_initialisation_leaves_them():
+    """Anchors of 8 strides begin at 4, as in the official code; a wide one of 4 x 2 at (2, 1)."""
     head = build(regression='point')
     assert torch.equal(head.atss_reg.bias, torch.full((4,), 4.0))
+    head.bbox_coder.sides = (4.0, 2.0)
+    head._is_init = False
+    head.init_weights()
+    assert torch.equal(head.atss_reg.bias, torch.tensor([2.0, 1.0, 2.0, 1.0]))
     assert torch.equal(build().atss_reg.bias, torch.zeros(4))
     nn.init.constant_(head.atss_reg.bias, 2)
     head.init_weights()

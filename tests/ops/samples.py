@@ -344,7 +344,9 @@ def attention_samples() -> Iterator[OpSample]:
 
 def op_samples() -> list[OpSample]:
     """Samples of all ops."""
-    return [*overlap_samples(), *case_samples(), *attention_samples()]
+    from predicted_samples import all_prediction_samples  # it makes its batches of what is here
+
+    return [*overlap_samples(), *case_samples(), *attention_samples(), *all_prediction_samples()]
 
 
 def cuda_samples() -> list[OpSample]:

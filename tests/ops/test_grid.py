@@ -346,6 +346,7 @@ def head_with(generator) -> torch.nn.Module:
         'feat_channels': 8,
         'stacked_convs': 1,
         'norm_cfg': None,
+        'loss_bbox': {'type': 'GIoULoss'},
         'anchor_generator': {
             'type': 'AnchorGenerator',
             'scales': [8],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from predicted_samples import prediction_samples
 from samples import (
     OpSample,
     assert_identical,
@@ -25,6 +26,7 @@ from atss_ext import ops
 from atss_ext.ops import native, reference
 
 ROOT = Path(__file__).resolve().parents[2]
+LARGE_SHAPES = ((100, 168), (50, 84), (25, 42), (13, 21), (7, 11))
 GRID = 'int[] grid_shapes, float[] grid_geometry'
 SCHEMAS = {
     'batched_box_iou': '(Tensor boxes1, Tensor boxes2, Tensor? offsets, str mode) -> Tensor',
@@ -37,6 +39,12 @@ SCHEMAS = {
     f'bool ensure_positive, {GRID}) -> (Tensor, Tensor, Tensor, Tensor)',
     'gather_targets': '(Tensor priors, Tensor assigned, Tensor gt_boxes, Tensor gt_labels, Tensor offsets, '
     'int num_classes, float pos_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
+    'task_aligned_assign': '(Tensor priors, Tensor scores, Tensor boxes, Tensor gt_boxes, Tensor gt_labels, '
+    'Tensor offsets, Tensor? valid, int topk, float alpha, float beta, bool are_logits) '
+    '-> (Tensor, Tensor, Tensor)',
+    'dynamic_k_assign': '(Tensor points, Tensor scores, Tensor boxes, Tensor gt_boxes, Tensor gt_labels, '
+    'Tensor? gt_centers, Tensor offsets, Tensor? valid, str rule, int topk, float radius, '
+    'float iou_weight, float cls_weight, bool are_logits) -> (Tensor, Tensor)',
     'attention_products': '(Tensor rows, Tensor query, Tensor key, float scale) -> (Tensor, Tensor)',
 }
 
@@ -185,7 +193,7 @@ def threads(count: int):
 def large_samples() -> list[OpSample]:
     """Inputs large enough that every op divides its work."""
     a, b = random_boxes(40000, 1), random_boxes(40000, 2)
-    priors = make_priors(((100, 168), (50, 84), (25, 42), (13, 21), (7, 11)))
+    priors = make_priors(LARGE_SHAPES)
     assigned = torch.randint(-1, 30, (2, len(priors)))
     gts, labels, offsets = b[:60], torch.arange(60), torch.tensor([0, 30, 60])
     case = many_gts()
@@ -197,6 +205,7 @@ def large_samples() -> list[OpSample]:
         OpSample('center_topk', 'large', topk_args(case, grid=False)),
         OpSample('atss_assign', 'large', assign_args(case, grid=False)),
         OpSample('attention_products', 'large', attention_inputs(12, 4, 500, 64)),
+        *prediction_samples('large', (100, 0, 70), LARGE_SHAPES),
     ]
 
 

@@ -238,6 +238,31 @@ def test_1203_categories_make_a_page_of_30(report, files):
     assert sum(path.endswith('.ap') for path in page.figures) == 1203
 
 
+def cells(page):
+    """Sides of the cells of the confusion matrix, pixels."""
+    return {
+        int(given['width'])
+        for given in page.named('rect')
+        if 'heat' in given.get('class', '') or given.get('class') == 'cell'
+    }
+
+
+def test_few_categories_make_large_cells(report, files):
+    """Three categories and the background are not a stamp on a wide page; thirty still fit."""
+    assert cells(Page(report()[0])) == {64}
+    content = {**CONTENT, 'categories': [{'id': n, 'name': f'category {n}'} for n in range(1, 31)]}
+    (files / 'ann.json').write_text(json.dumps(content))
+    assert cells(Page(report()[0])) == {22}
+
+
+def test_each_category_has_its_own_curve(report):
+    page = Page(report()[0])
+    labels = [one['aria-label'] for one in page.named('svg') if one.get('class') == 'spark']
+    assert labels == [f'Precision over recall of {name}, AP {ap} %' for name, ap in (
+        ('cat', 50.5), (HOSTILE, '0.0'), ('bird & co', '50.0'),
+    )]  # fmt: skip
+
+
 def test_results_mapped_to_their_categories_are_taken(report, files):
     named = [{**row, 'name': {3: 'cat', 7: HOSTILE, 9: 'bird & co'}[row['category_id']]} for row in RESULTS]
     (files / 'res.json').write_text(json.dumps(named))
@@ -285,9 +310,11 @@ BAD = {
         "detection 0 of {res} has the name 'dog', but its category 3 is 'cat'; bring",
     ),
     'iou': ('[]', ('--iou', '2'), '--iou is 2.0; it must be above 0'),
+    'score': ('[]', ('--score', 'nan'), '--score is nan; it must be a finite number'),
     'worst': ('[]', ('--worst', '-1'), '--worst is -1'),
     'images': ('[]', ('--images', 'nowhere'), 'image folder nowhere does not exist'),
     'out': ('[]', ('--out', '.'), '--out . is a folder'),
+    'json': ('[]', ('--json', '{res}'), '--json {res} is a file that is read; choose another name'),
 }
 
 
@@ -305,7 +332,7 @@ def test_a_users_error_is_one_sentence(files, in_process, name):
         files / 'ann.json',
         '--out',
         files / 'report.html',
-        *options,
+        *(one.format(res=path) for one in options),
     )
     assert code == 2
     assert said.startswith('error: ')

@@ -202,6 +202,13 @@ def test_coda_by_id_and_by_name(evaluate, backend):
         ([detection(score='0.5')], (), "has the score '0.5'; it must be a finite number"),
         ([detection()], ('--metric', 'segm'), 'has the segmentation None, which masks are scored with'),
         ([detection()], ('--fixed',), '--fixed: fixed AP is of LVIS, but --kind is coco'),
+        ([detection()], ('--layout', 'base'), '--layout: layouts are of CODA, but --kind is coco; leave one'),
+        ([detection()], ('--limits', '7'), '--limits: limits are of recall, but --kind is coco; leave one'),
+        ([detection()], ('--kind', 'recall', '--limits', '0'), '--limits 0: it must be at least 1'),
+        ([detection(category=-1)], ('--kind', 'coda'), "-1, which"),
+        ([detection(category=None)], ('--kind', 'coda'), "has the category_id None, which"),
+        ([detection(category=True)], ('--kind', 'coda'), "has the category_id True, which"),
+        ([detection(category=[3])], ('--kind', 'coda'), "has the category_id [3], which"),
         ([detection()], ('--classes', 'NoSet'), '--classes NoSet: no registered dataset with classes'),
     ],
 )  # fmt: skip
@@ -215,11 +222,91 @@ def test_wrong_files_get_a_sentence(evaluate, tmp_path, results, options, senten
     assert sentence.format(tmp_path / 'results.json') in said
 
 
+AGNOSTIC = {**plain_file(), 'categories': [{'id': 1, 'name': 'corner_case_object'}],
+            'annotations': [annotation(1, 1, 1, BOX), annotation(2, 2, 1, BOX)]}  # fmt: skip
+
+
+@pytest.mark.parametrize('category', [{'category_id': 43}, {'category_id': 4, 'name': 'car'}, {}])
+def test_a_file_without_names_takes_any_ids_of_coda(evaluate, in_process, tmp_path, category):
+    """CODA's own script calls everything 1 there."""
+    row = {'image_id': 1, 'bbox': BOX, 'score': 0.5, **category}
+    got = evaluate([row], AGNOSTIC, '--kind', 'coda', '--metric', 'bbox')
+    assert got['bbox_AR_agnostic_corner'] == pytest.approx(0.5)
+    assert got['bbox_AP_agnostic'] == pytest.approx(51 / 101)
+
+
+@pytest.mark.parametrize('backend', ['fast', 'reference'])
+def test_ids_that_a_coda_file_does_not_have_are_other_classes(evaluate, in_process, tmp_path, backend):
+    """A bench (30) is none of the seven, and no error of a car; as a thing without a name it is found."""
+    ann = {**plain_file(), 'categories': [{'id': 4, 'name': 'car'}],
+           'annotations': [annotation(1, 1, 4, BOX), annotation(2, 2, 4, BOX)]}  # fmt: skip
+    found = [detection(2, 30, score=0.9), detection(1, 4)]
+    got = evaluate(found, ann, '--kind', 'coda', '--backend', backend)
+    assert got['bbox_AP_common'] == pytest.approx(51 / 101)
+    assert got['bbox_AP_agnostic'] == pytest.approx(1)
+    paths = tmp_path / 'results.json', '--ann', tmp_path / 'ann.json'
+    code, said = in_process('evaluate.py', *paths, '--kind', 'coda')
+    assert (code, said.splitlines()[0]) == (
+        0, f'note: 1 detections have ids that {paths[2]} does not have; they count as other classes',
+    )  # fmt: skip
+
+
+def test_layout_of_coda(evaluate):
+    ann = {
+        **plain_file(),
+        'categories': [{'id': 4, 'name': 'car'}],
+        'annotations': [annotation(1, 1, 4, BOX)],
+    }
+    base = evaluate([detection(category=4)], ann, '--kind', 'coda', '--layout', 'base')
+    assert base['bbox_CORNER_mAR'] == pytest.approx(1)
+    newer = evaluate([detection(category=4)], ann, '--kind', 'coda', '--layout', '2022')
+    assert newer == evaluate([detection(category=4)], ann, '--kind', 'coda')
+    assert newer['bbox_Sum'] == pytest.approx(3)
+    assert 'bbox_CORNER_mAR' not in newer
+
+
+@pytest.mark.parametrize(
+    ('out', 'sentence'),
+    [
+        ('', '--json {} is a folder; name a file'),
+        ('results.json/a.json', '--json {} cannot be written, because {folder}/results.json is no folder'),
+        ('ann.json', '--json {} is a file that is read; choose another name'),
+        ('x' * 300, '--json {} cannot be written (File name too long)'),
+    ],
+)  # fmt: skip
+def test_where_nothing_can_be_written_nothing_is_scored(evaluate, in_process, tmp_path, out, sentence):
+    evaluate([detection()], plain_file())
+    paths = tmp_path / 'results.json', '--ann', tmp_path / 'ann.json'
+    code, said = in_process('evaluate.py', *paths, '--json', tmp_path / out)
+    assert code == 2
+    assert said.startswith('error: ' + sentence.format(tmp_path / out, folder=tmp_path))
+    assert len(said.splitlines()) == 1
+    assert json.loads((tmp_path / 'ann.json').read_text()) == plain_file()
+
+
+def test_it_says_what_it_scores(evaluate, in_process, tmp_path):
+    evaluate([detection()], plain_file(neg_category_ids=[], not_exhaustive_category_ids=[]))
+    paths = tmp_path / 'results.json', '--ann', tmp_path / 'ann.json'
+    for kind, hows, options in (
+        ('coco', ['bbox'], ()),
+        ('lvis', ['bbox, standard', 'bbox, fixed'], ('--fixed',)),
+        ('coda', ['bbox'], ()),
+        ('recall', ['bbox'], ()),
+    ):
+        code, said = in_process('evaluate.py', *paths, '--kind', kind, *options)
+        assert code == 0
+        before = [f'{kind}: scoring 2 images, 1 detections, {how} ...' for how in hows]
+        assert said.splitlines()[::2] == before
+        after = [re.sub(r'\d+\.\d s', 'T', line) for line in said.splitlines()[1::2]]
+        assert after == [f'{kind}: scored {how} in T' for how in hows]
+
+
 def test_without_the_fast_library(evaluate, in_process, tmp_path, monkeypatch):
     monkeypatch.setattr(choice, 'fast_library', lambda: None)
     assert evaluate([detection()], plain_file())['bbox_AP'] == pytest.approx(1)
     code, said = in_process('evaluate.py', tmp_path / 'results.json', '--ann', tmp_path / 'ann.json')
-    assert (code, said) == (0, f'note: {choice.MISSING}\n')
+    assert (code, said.splitlines()[0]) == (0, f'note: {choice.MISSING}')
+    assert said.count('note: ') == 1
     code, said = evaluate([detection()], plain_file(), '--backend', 'fast')
     assert code == 2
     assert said.startswith("error: --backend fast: backend='fast' needs hotcoco")

@@ -1,6 +1,8 @@
 """tools/map_names.py: rows by hand, and its sentences."""
 
 import json
+import socket
+import time
 
 import pytest
 
@@ -52,6 +54,12 @@ def test_a_real_encoder_and_its_cache(files, in_process, tmp_path):
         ('[{', 'is no valid JSON'),
         ('{"images": []}', 'must be a list of detections'),
         ('[{"image_id": 1, "score": 0.5}]', "detection 0 of results.json has no 'name'"),
+        (
+            '[{"name": "a", "score": "x"}]',
+            "detection 0 of results.json has the score 'x'; it must be a finite",
+        ),
+        ('[{"name": "a", "score": null}]', 'has the score None; it must be a finite number'),
+        ('[{"name": "a", "score": NaN}]', 'has the score nan; it must be a finite number'),
     ],
 )
 def test_other_files_are_refused(files, in_process, tmp_path, content, said):
@@ -63,10 +71,50 @@ def test_other_files_are_refused(files, in_process, tmp_path, content, said):
     assert not (tmp_path / 'made').exists()
 
 
+def test_half_a_surrogate_pair_is_no_bug(files, in_process, tmp_path):
+    (tmp_path / 'results.json').write_text('[{"image_id": 1, "score": 0.5, "name": "sofa \\ud800"}]')
+    code, said = in_process('map_names.py', *files, '--encoder', 'minilm', '--device', 'cpu')
+    assert code == 0, said
+    assert [row['category_id'] for row in json.loads((tmp_path / 'made/mapped.json').read_text())] == [10]
+
+
+@pytest.mark.parametrize(
+    ('out', 'said'),
+    [
+        ('results.json', '--out results.json is a file that is read; choose another name'),
+        ('ann.json', '--out ann.json is a file that is read; choose another name'),
+        ('.', '--out . is a folder; name a file'),
+        ('ann.json/x.json', '--out ann.json/x.json cannot be written, because '),
+    ],
+)
+def test_what_is_read_stays(files, in_process, tmp_path, out, said):
+    before = [(tmp_path / name).read_bytes() for name in ('results.json', 'ann.json')]
+    code, message = in_process('map_names.py', *files[:-1], out, '--encoder', 'none')
+    assert (code, message.count('\n')) == (2, 1)
+    assert said in message
+    assert [(tmp_path / name).read_bytes() for name in ('results.json', 'ann.json')] == before
+
+
+def test_an_encoder_that_cannot_be_fetched_is_one_sentence_at_once(files, in_process, monkeypatch):
+    from huggingface_hub import constants
+
+    with socket.socket() as closed:  # bound, but not listening: whoever connects is refused
+        closed.bind(('127.0.0.1', 0))
+        monkeypatch.setattr(constants, 'ENDPOINT', f'http://127.0.0.1:{closed.getsockname()[1]}')
+        start = time.perf_counter()
+        code, message = in_process('map_names.py', *files, '--model', 'nobody/nothing', '--device', 'cpu')
+    assert (code, message.count('\n')) == (2, 1)
+    assert 'the tokenizer nobody/nothing is no folder here, and could not be fetched' in message
+    # The hub's own library tries five times for each file, which takes a minute.
+    assert time.perf_counter() - start < 15
+
+
 def test_options_that_do_not_go_together(files, in_process, tmp_path):
     code, message = in_process('map_names.py', *files, '--encoder', 'none', '--top-k', 2)
     assert (code, 'need an encoder' in message) == (2, True)
     code, message = in_process('map_names.py', *files, '--encoder', 'minilm', '--template', 'thing')
     assert (code, 'template must hold {} once' in message) == (2, True)
+    code, message = in_process('map_names.py', *files, '--encoder', 'minilm', '--threshold', 'nan')
+    assert (code, 'threshold must be a cosine, in -1 to 1, but is nan' in message) == (2, True)
     code, message = in_process('map_names.py', 'no.json', *files[1:])
     assert (code, message) == (2, 'error: result file no.json does not exist; correct the path\n')

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -160,3 +162,35 @@ def test_a_checkpoint_file_may_have_colons(package, tmp_path):
     small = fingerprint(None, {'checkpoint': str(path)}, PipelineOptions())
     path.write_bytes(b'12')
     assert fingerprint(None, {'checkpoint': str(path)}, PipelineOptions()) != small
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers whatever it is asked, with an error."""
+
+    def do_HEAD(self):
+        self.send_response(404)
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+def asked(name):
+    """The options that a loader is called with."""
+    given = []
+    hub.fetch(lambda *args, **options: given.append(options), name, 'model', {'revision': 'main'})
+    return given[0]
+
+
+def test_a_hub_that_does_not_answer_is_not_asked_file_by_file(monkeypatch, tmp_path):
+    """What is in its cache is still found; a folder needs no hub, and one that answers is asked."""
+    from huggingface_hub import constants
+
+    plain = {'trust_remote_code': False, 'revision': 'main'}
+    with HTTPServer(('127.0.0.1', 0), Hub) as server:
+        monkeypatch.setattr(constants, 'ENDPOINT', f'http://127.0.0.1:{server.server_port}')
+        Thread(target=server.serve_forever, daemon=True).start()
+        assert asked('nobody/nothing') == plain
+        server.shutdown()
+    assert asked('nobody/nothing') == {**plain, 'local_files_only': True}
+    assert asked(str(tmp_path)) == plain

@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from atss_ext.cli.errors import UserError, note, run_tool
+from atss_ext.cli.targets import check_target
 from atss_ext.datasets.checks import read_coco
 from atss_ext.evaluation.coco.result_file import read_results
 from atss_ext.evaluation.errors import ErrorReport, error_report, figures
@@ -28,13 +30,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not 0 < args.iou <= 1:
         raise UserError(f'--iou is {args.iou}; it must be above 0 and at most 1, such as 0.5')
+    if not math.isfinite(args.score):
+        raise UserError(f'--score is {args.score}; it must be a finite number, such as 0.05')
     if not 0 <= args.worst <= 100:
         raise UserError(f'--worst is {args.worst}; it must be between 0 and 100')
     if args.images and not Path(args.images).is_dir():
         raise UserError(f'image folder {args.images} does not exist; correct --images, or leave it out')
     for option, path in (('--out', args.out), ('--json', args.json)):
-        if path and Path(path).is_dir():
-            raise UserError(f'{option} {path} is a folder; name a file')
+        check_target(option, path, args.results, args.ann)
     return args
 
 

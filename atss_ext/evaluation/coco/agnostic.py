@@ -40,6 +40,7 @@ class AgnosticRecall(ColumnMetric):
     """
 
     default_prefix = 'agnostic'
+    needs_labels = False
 
     def __init__(
         self,

@@ -15,14 +15,10 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from atss_ext.evaluation.annotations import compressed
 from atss_ext.evaluation.backend import Backend, choose_backend, fast_library
-from atss_ext.evaluation.coco.table import Found, Truth, compressed
-
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""IoU thresholds, [T]."""
-
-AREAS = [[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]]
-"""Lowest and highest area of all, small, medium and large objects, [A, 2], square pixels."""
+from atss_ext.evaluation.coco.table import Found, Truth
+from atss_ext.evaluation.grid import AREAS, THRESHOLDS
 
 
 class Curves(NamedTuple):

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
@@ -30,6 +30,9 @@ class ColumnMetric(BaseMetric):
     Raises:
         ValueError: an unknown metric, back-end or dataset, or 'fast' where its library is missing.
     """
+
+    needs_labels: ClassVar[bool] = True
+    """False where detections without a label (-1) can be scored all the same."""
 
     def __init__(
         self,

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atss_ext.evaluation.backend import Backend
-from atss_ext.evaluation.coco.backends import THRESHOLDS, score
+from atss_ext.evaluation.coco.backends import score
 from atss_ext.evaluation.coco.table import Found, Truth
+from atss_ext.evaluation.grid import THRESHOLDS
 
 
 def coco_figures(

@@ -3,14 +3,18 @@
 import json
 import math
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from atss_ext.datasets.annotation_checks.table import float_of
 from atss_ext.datasets.checks import DataError
-from atss_ext.evaluation.coco.table import Found, Truth, compressed
+from atss_ext.datasets.segmentation import segmentation_faults
+from atss_ext.evaluation.annotations import compressed
+from atss_ext.evaluation.coco.table import Found, Truth
 
 Results = list[dict[str, Any]]
 
@@ -28,7 +32,7 @@ def read_results(path: str | os.PathLike[str]) -> Results:
         raise DataError(f'result file {path} does not exist; correct the path')
     try:
         content = json.loads(Path(path).read_text(encoding='utf-8'))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f'result file {path} is no valid JSON ({error}); it may be cut off: write it again'
         ) from None
@@ -56,6 +60,8 @@ def check_results(
 ) -> None:
     """Refuse results that do not fit to an annotation file.
 
+    Whether there are masks is seen here, and whether they fit to their images where they are read.
+
     Args:
         results: the rows.
         path: the result file, for messages.
@@ -82,15 +88,18 @@ def found_of(results: Results, truth: Truth, numbers: Mapping[Any, int] | None, 
         truth: the objects they are compared with.
         numbers: the number of each category id, others are left out; None where names do not count.
         masks: whether masks are needed.
+
+    Raises:
+        DataError: a mask does not fit to its image.
     """
     rows = results if numbers is None else [one for one in results if one['category_id'] in numbers]
     places = [truth.image_numbers[one['image_id']] for one in rows]
     regions = None
     if masks:
-        regions = [
-            compressed(one['segmentation'], truth.sizes[place - 1])
-            for one, place in zip(rows, places, strict=True)
-        ]
+        sizes = [truth.sizes[place - 1] for place in places]
+        for place, fault in segmentation_faults((one['segmentation'] for one in rows), sizes):
+            raise DataError(f'detection {_place(results, rows[place])} {fault.text}')
+        regions = [compressed(one['segmentation'], size) for one, size in zip(rows, sizes, strict=True)]
     # Masks are scored without boxes.
     boxes = [one.get('bbox') or NO_BOX for one in rows]
     return Found(
@@ -112,28 +121,29 @@ def _fault(
 ) -> str | None:
     """What is wrong with a row and how to mend it, or None."""
     if not isinstance(row, dict):
-        return f'is {row!r}; an object with image_id, category_id, bbox and score is needed there'
+        return f'is {reprlib.repr(row)}; an object with image_id, category_id, bbox and score is needed there'
     image = row.get('image_id')
-    if not isinstance(image, int | str) or image not in images:
+    if type(image) not in (int, str) or image not in images:
         return f'is of image {image!r}, which {ann_file} does not have; score it with the file of its images'
     if categories is not None and not (by_name and isinstance(row.get('name'), str)):
         fault = _category_fault(row, categories, ann_file)
         if fault:
             return fault
     if not _is_number(row.get('score')):
-        return f'has the score {row.get("score")!r}; it must be a finite number'
+        return f'has the score {reprlib.repr(row.get("score"))}; it must be a finite number'
     if 'bbox' in metrics or 'bbox' in row:
         box = row.get('bbox')
         if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
-            return f'has the box {box!r}; it must be four finite numbers [x, y, width, height]'
+            return f'has the box {reprlib.repr(box)}; it must be four finite numbers [x, y, width, height]'
         if box[2] < 0 or box[3] < 0:
-            return f'has the box {box!r}, of negative size; it must be [x, y, width, height], not two corners'
+            shown = reprlib.repr(box)
+            return f'has the box {shown}, of negative size; it must be [x, y, width, height], not two corners'
     return _mask_fault(row.get('segmentation')) if 'segm' in metrics else None
 
 
 def _category_fault(row: Mapping[str, Any], categories: Mapping[Any, str], ann_file: str) -> str | None:
     category, name = row.get('category_id'), row.get('name')
-    if not isinstance(category, int) or category not in categories:
+    if type(category) not in (int, str) or category not in categories:
         return (
             f'has the category_id {category!r}, which {ann_file} does not have; write the ids of that file, '
             'not labels counted from 0'
@@ -148,19 +158,16 @@ def _category_fault(row: Mapping[str, Any], categories: Mapping[Any, str], ann_f
 
 
 def _mask_fault(segmentation: Any) -> str | None:
-    if isinstance(segmentation, dict):
-        size = segmentation.get('size')
-        whole = (
-            isinstance(size, list) and len(size) == 2 and isinstance(segmentation.get('counts'), str | list)
-        )
-        return (
-            None if whole else 'has a segmentation without size and counts; write run lengths as pycocotools'
-        )
-    if isinstance(segmentation, list) and segmentation:
-        even = all(isinstance(one, list) and len(one) >= 6 and len(one) % 2 == 0 for one in segmentation)
-        return None if even else 'has a polygon that is no list of at least three points; correct it'
+    """Whether there is none; whether it fits to its image is for :func:`found_of`, which knows sizes."""
+    if isinstance(segmentation, dict | list) and segmentation:
+        return None
     return f'has the segmentation {segmentation!r}, which masks are scored with; score it with --metric bbox'
 
 
+def _place(results: Results, row: Mapping[str, Any]) -> int:
+    return next(place for place, one in enumerate(results) if one is row)
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = float_of(value)
+    return number is not None and math.isfinite(number)

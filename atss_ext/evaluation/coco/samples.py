@@ -52,7 +52,7 @@ def as_row(truth: Truth, sample: Mapping[str, Any], categories: NDArray[np.int64
         masks: whether masks are needed.
 
     Raises:
-        DataError: an unknown image, no masks, or numbers that are not finite.
+        DataError: an unknown image, no masks or such of another size, or numbers that are not finite.
     """
     check_image(sample['img_id'], truth.image_numbers, truth.ann_file)
     image, found = truth.image_numbers[sample['img_id']], sample['pred_instances']
@@ -63,7 +63,7 @@ def as_row(truth: Truth, sample: Mapping[str, Any], categories: NDArray[np.int64
         raise DataError(
             f'image {sample["img_id"]} has a box or a score that is not finite; the model has diverged'
         )
-    regions = run_lengths(sample['img_id'], found) if masks else None
+    regions = run_lengths(sample['img_id'], found, truth.sizes[image - 1]) if masks else None
     numbers = np.ones(len(scores), np.int64) if categories is None else categories
     kept = np.flatnonzero(numbers)
     chosen = None if regions is None else [regions[place] for place in kept]

@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as rle
 
 from atss_ext.datasets.checks import DataError, read_coco
-
-WAY_OUT = 'tools/datasets/check_annotations.py lists such faults'
+from atss_ext.evaluation.annotations import take_annotations
 
 
 @dataclass(frozen=True)
@@ -155,8 +153,9 @@ def read_truth(
         agnostic: all objects become one category 'object', whatever their names.
 
     Raises:
-        DataError: the file cannot be used, has none of the classes, or has an object of an image or category
-            it does not have.
+        DataError: the file has none of the classes, has an object that cannot be scored
+            (:func:`~atss_ext.evaluation.annotations.take_annotations`), or masks are wanted and one is
+            missing or does not fit to its image.
     """
     truth = truth_of(read_coco(ann_file), ann_file, classes, masks)
     return truth.unnamed() if agnostic else truth
@@ -173,53 +172,29 @@ def truth_of(
     Raises:
         DataError: as :func:`read_truth`.
     """
-    if not isinstance(content.get('annotations'), list):
-        raise DataError(
-            f"{ann_file} has no list 'annotations', so there is nothing to score with; name another"
-        )
-    images = sorted(content['images'], key=lambda one: one['id'])
-    numbers = {image['id']: number for number, image in enumerate(images, 1)}
-    categories = sorted(content.get('categories', []), key=lambda one: one['id'])
-    known = {one['id']: one['name'] for one in categories}
-    kept = _wanted(known, classes, ann_file)
-    _check_objects(content['annotations'], numbers, known, ann_file)
-    objects = [one for one in content['annotations'] if one['category_id'] in kept]
-    if masks:
-        _need_masks(objects, ann_file)
-    sizes = [(image.get('height', 0), image.get('width', 0)) for image in images]
+    file = take_annotations(content, str(ann_file))
+    numbers = {image['id']: number for number, image in enumerate(file.images, 1)}
+    kept = _wanted({one['id']: one['name'] for one in file.categories}, classes, ann_file)
     places = {category: place for place, category in enumerate(kept, 1)}
-    columns = _columns(objects, numbers, places)
-    segmentations = [one['segmentation'] for one in objects] if masks else None
-    return Truth(str(ann_file), numbers, sizes, places, list(kept.values()), *columns, segmentations)
-
-
-def _columns(
-    objects: Sequence[Mapping[str, Any]], images: Mapping[Any, int], categories: Mapping[Any, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Images, categories, boxes, areas and crowds of :class:`Truth`."""
-    boxes = np.array([one['bbox'] for one in objects], np.float64).reshape(-1, 4)
-    areas = [one.get('area', box[2] * box[3]) for one, box in zip(objects, boxes.tolist(), strict=True)]
-    return (
-        np.array([images[one['image_id']] for one in objects], np.int64),
-        np.array([categories[one['category_id']] for one in objects], np.int64),
-        boxes,
-        np.array(areas, np.float64),
-        np.array([bool(one.get('iscrowd')) for one in objects], bool),
+    category_numbers = np.array([0, *(places.get(one['id'], 0) for one in file.categories)], np.int64)
+    categories = category_numbers[file.category_rows + 1]
+    rows = np.flatnonzero(categories)
+    sizes = file.sizes(masks)
+    if masks:
+        file.check_masks(rows.tolist(), sizes)
+    return Truth(
+        ann_file=str(ann_file),
+        image_numbers=numbers,
+        sizes=sizes,
+        category_numbers=places,
+        names=list(kept.values()),
+        images=file.image_rows[rows] + 1,
+        categories=categories[rows],
+        boxes=file.boxes[rows],
+        areas=file.areas[rows],
+        crowds=file.marked[rows],
+        segmentations=[file.objects[row]['segmentation'] for row in rows.tolist()] if masks else None,
     )
-
-
-def compressed(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """Return a mask as compressed run lengths.
-
-    Args:
-        segmentation: polygons, or run lengths.
-        size: height and width of the image, pixels.
-    """
-    if isinstance(segmentation, list):
-        return dict(rle.merge(rle.frPyObjects(segmentation, *size)))
-    if isinstance(segmentation['counts'], list):
-        return dict(rle.frPyObjects(segmentation, *segmentation['size']))
-    return dict(segmentation)
 
 
 def _wanted(known: dict[Any, str], classes: Iterable[str] | None, ann_file: Any) -> dict[Any, str]:
@@ -234,31 +209,3 @@ def _wanted(known: dict[Any, str], classes: Iterable[str] | None, ann_file: Any)
             f'{", ".join(list(known.values())[:5]) or "no category"}; set the classes to names of the file'
         )
     return kept
-
-
-def _check_objects(
-    objects: Sequence[Mapping[str, Any]],
-    images: Mapping[Any, int],
-    categories: Mapping[Any, str],
-    ann_file: Any,
-) -> None:
-    for one in objects:
-        if one['image_id'] not in images or one['category_id'] not in categories:
-            raise DataError(
-                f'annotation {one.get("id")} of {ann_file} is of image {one["image_id"]} and category '
-                f'{one["category_id"]}, one of which the file does not have; {WAY_OUT}'
-            )
-        if len(one.get('bbox') or ()) != 4:
-            raise DataError(
-                f'annotation {one.get("id")} of {ann_file} has the box {one.get("bbox")}, which must be '
-                f'[x, y, width, height]; {WAY_OUT}'
-            )
-
-
-def _need_masks(objects: Iterable[Mapping[str, Any]], ann_file: Any) -> None:
-    for one in objects:
-        if not one.get('segmentation'):
-            raise DataError(
-                f'annotation {one.get("id")} of {ann_file} has no segmentation, which masks are scored with; '
-                "choose metric='bbox'"
-            )

@@ -45,6 +45,7 @@ class CodaMetric(ColumnMetric):
     """
 
     default_prefix = 'coda'
+    needs_labels = False  # where samples have names
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """The objects of a CODA file, and result files of them, as columns by name."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +15,8 @@ from atss_ext.datasets.annotation_checks.coda import (
     is_base_file,
     is_corner_case,
 )
-from atss_ext.datasets.checks import read_coco
-from atss_ext.evaluation.coco.result_file import Results, found_of
+from atss_ext.datasets.checks import DataError, read_coco
+from atss_ext.evaluation.coco.result_file import Results, check_results, found_of
 from atss_ext.evaluation.coco.table import Found, Truth, truth_of
 
 Layout = Literal['base', '2022']
@@ -85,8 +86,52 @@ def read_coda(
     )
 
 
+def check_coda_results(
+    results: Results, path: str | os.PathLike[str], truth: CodaTruth, metrics: Sequence[str] = ('bbox',)
+) -> int:
+    """Refuse results that cannot be scored.
+
+    CODA's own result files have the ids 1 to 43 for every annotation file: ids that a file does not have are
+    of other classes. Files without names need no ids.
+
+    Args:
+        results: the rows.
+        path: the result file, for messages.
+        truth: the objects they will be compared with.
+        metrics: 'bbox' and 'segm' as needed.
+
+    Returns:
+        how many rows have an id that the file does not have.
+
+    Raises:
+        DataError: at the first row that cannot be scored.
+    """
+    check_results(results, path, truth.image_numbers, None, truth.ann_file, metrics)
+    if not truth.named:
+        return 0
+    unknown = 0
+    for place, row in enumerate(results):
+        category = row.get('category_id')
+        if isinstance(row.get('name'), str) or _is_id(category, truth):
+            continue
+        # Labels counted from 0 would be scored as their neighbours.
+        if type(category) is not int or category < 1:
+            raise DataError(
+                f'detection {place} of {path} has the category_id {category!r}, which {truth.ann_file} does '
+                "not have; write CODA's ids, which start from 1, or names"
+            )
+        unknown += 1
+    return unknown
+
+
+def _is_id(category: object, truth: CodaTruth) -> bool:
+    return type(category) in (int, str) and category in truth.category_numbers
+
+
 def named_found(results: Results, truth: CodaTruth, masks: bool) -> Found:
     """Checked results as columns, by name: a row's own, or that of its category.
+
+    Ids that the file does not have are of other classes; so is everything where the file has no names.
 
     Args:
         results: the rows.
@@ -97,10 +142,11 @@ def named_found(results: Results, truth: CodaTruth, masks: bool) -> Found:
     rows = []
     for row in results:
         name = row.get('name')
-        number = (
-            numbers.get(name, truth.other)
-            if isinstance(name, str)
-            else truth.category_numbers[row['category_id']]
-        )
+        if not truth.named:
+            number = truth.other
+        elif isinstance(name, str):
+            number = numbers.get(name, truth.other)
+        else:
+            number = truth.category_numbers.get(row['category_id'], truth.other)
         rows.append({**row, 'category_id': number})
     return found_of(rows, truth, {number: number for number in numbers.values()}, masks)

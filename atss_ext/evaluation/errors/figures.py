@@ -96,7 +96,7 @@ def error_report(
         sizes=by_size(kinds),
         frequencies=by_frequency(kinds),
         worst=worst_images(kinds, worst),
-        notes=(*truth.notes, *detections.notes),
+        notes=detections.notes,
     )
 
 

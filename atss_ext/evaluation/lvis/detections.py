@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from atss_ext.datasets.checks import DataError
-from atss_ext.evaluation.lvis.truth import LvisTruth, contains, run_lengths
+from atss_ext.datasets.segmentation import segmentation_faults
+from atss_ext.evaluation.annotations import compressed
+from atss_ext.evaluation.lvis.truth import LvisTruth, contains
+from atss_ext.evaluation.samples import other_size
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,14 @@ def of_masks(
     """Detections by mask; areas are the masks' (lvis-api takes the boxes' where results have boxes too).
 
     Masks of pairs that have no object are measured and let go: nothing will be compared with them.
+
+    Raises:
+        DataError: a mask is of another size than the image.
     """
+    identity, size = truth.image_at(image)
+    for mask in masks:
+        if tuple(mask['size']) != size:
+            raise other_size(identity, mask['size'], size)
     # One by one: pycocotools measures no more than 255 masks at once where NumPy is 2 or newer.
     areas = np.array([rle.area(mask) for mask in masks], np.float64)
     met = truth.has_objects(truth.pairs(image, categories)).tolist()
@@ -77,17 +87,12 @@ def from_coco(
         iou_type: 'bbox' or 'segm'.
 
     Raises:
-        DataError: an image is not in the truth, or a result has no region of the wanted kind.
+        DataError: an image is not in the truth, or a result has no region of the wanted kind, or a mask that
+            does not fit to its image.
     """
     key = 'bbox' if iou_type == 'bbox' else 'segmentation'
-    known = []
-    for one in results:
-        if one['image_id'] not in truth.image_rows:
-            raise DataError(f'a result is for image {one["image_id"]}, which {truth.ann_file} does not have')
-        if key not in one:
-            raise DataError(f"a result for image {one['image_id']} has no '{key}'; {iou_type} needs it")
-        if one['category_id'] in truth.category_rows:
-            known.append(one)
+    listed = list(results)
+    known = _known(listed, truth, key)
     # Columns of all results, cut into images: arrays an image would take most of the time.
     images = np.array([truth.image_rows[one['image_id']] for one in known], np.int64)
     categories = np.array([truth.category_rows[one['category_id']] for one in known], np.int64)
@@ -97,12 +102,31 @@ def from_coco(
     if iou_type == 'bbox':
         boxes = np.array([one['bbox'] for one in known], np.float64).reshape(-1, 4)
         return [of_boxes(int(images[at[0]]), categories[at], scores[at], boxes[at]) for at in parts]
+    _refuse_masks(listed, truth)
     rows = []
     for at in parts:
         size = truth.image_size(known[at[0]]['image_id'])
-        masks = [run_lengths(known[place]['segmentation'], size) for place in at.tolist()]
+        masks = [compressed(known[place]['segmentation'], size) for place in at.tolist()]
         rows.append(of_masks(truth, int(images[at[0]]), categories[at], scores[at], masks))
     return rows
+
+
+def _known(results: Sequence[Mapping[str, Any]], truth: LvisTruth, key: str) -> list[Mapping[str, Any]]:
+    """The results of categories that are scored."""
+    for one in results:
+        if one['image_id'] not in truth.image_rows:
+            raise DataError(f'a result is for image {one["image_id"]}, which {truth.ann_file} does not have')
+        if key not in one:
+            raise DataError(
+                f"a result for image {one['image_id']} has no '{key}'; masks and boxes need theirs"
+            )
+    return [one for one in results if one['category_id'] in truth.category_rows]
+
+
+def _refuse_masks(results: Sequence[Mapping[str, Any]], truth: LvisTruth) -> None:
+    sizes = (truth.image_size(one['image_id']) for one in results)
+    for place, fault in segmentation_faults((one['segmentation'] for one in results), sizes):
+        raise DataError(f'detection {place} {fault.text}')
 
 
 def best_of_image(row: ImageDetections, count: int) -> ImageDetections:

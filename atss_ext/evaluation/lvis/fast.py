@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atss_ext.evaluation.backend import fast_library
+from atss_ext.evaluation.grid import AREAS, THRESHOLDS
 from atss_ext.evaluation.lvis.detections import ImageDetections
-from atss_ext.evaluation.lvis.matching import AREAS, RECALLS, THRESHOLDS, Curves
+from atss_ext.evaluation.lvis.matching import RECALLS, LvisCurves
 from atss_ext.evaluation.lvis.truth import LvisTruth, contains
 
 # hotcoco's columns have no `ignore`. An object beyond all ranges of areas is ignored in each of them, which
@@ -20,11 +21,11 @@ from atss_ext.evaluation.lvis.truth import LvisTruth, contains
 _BEYOND = 2 * float(AREAS.max())
 
 
-def fast_curves(truth: LvisTruth, rows: Sequence[ImageDetections]) -> Curves:
+def fast_curves(truth: LvisTruth, rows: Sequence[ImageDetections]) -> LvisCurves:
     """Precision and recall of every category; ``rows`` hold detections that count only."""
     if not truth.names:
         shape = (len(AREAS), len(THRESHOLDS), 0)
-        return Curves(np.zeros((*shape, len(RECALLS))), np.zeros(shape))
+        return LvisCurves(np.zeros((*shape, len(RECALLS))), np.zeros(shape))
     # Of equal scores the first image's count first, and hotcoco keeps the order it is given.
     ordered = sorted((row for row in rows if len(row.scores)), key=lambda row: row.image)
     iou_type = 'segm' if ordered and isinstance(ordered[0].regions, list) else 'bbox'
@@ -43,7 +44,7 @@ def fast_curves(truth: LvisTruth, rows: Sequence[ImageDetections]) -> Curves:
     scorer.accumulate()
     result = scorer.eval  # each look makes new arrays
     precision, recall = (np.asarray(result[name])[..., 0] for name in ('precision', 'recall'))
-    return Curves(precision.transpose(3, 0, 2, 1), recall.transpose(2, 0, 1))
+    return LvisCurves(precision.transpose(3, 0, 2, 1), recall.transpose(2, 0, 1))
 
 
 def _goals(library: Any, truth: LvisTruth, asked: NDArray[np.int64], iou_type: str) -> Any:

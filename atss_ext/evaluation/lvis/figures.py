@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atss_ext.evaluation.backend import Backend, choose_backend
+from atss_ext.evaluation.grid import AREAS, THRESHOLDS
 from atss_ext.evaluation.lvis.detections import (
     ImageDetections,
     best_of_categories,
@@ -19,7 +20,7 @@ from atss_ext.evaluation.lvis.detections import (
     searched_only,
 )
 from atss_ext.evaluation.lvis.fast import fast_curves
-from atss_ext.evaluation.lvis.matching import AREAS, RECALLS, THRESHOLDS, Curves, match, outside
+from atss_ext.evaluation.lvis.matching import RECALLS, LvisCurves, match, outside
 from atss_ext.evaluation.lvis.truth import FREQUENCIES, LvisTruth, contains
 
 
@@ -62,7 +63,7 @@ def lvis_figures(
     return _summary(result, truth, f'@{max_dets}' if protocol == 'standard' else '')
 
 
-def curves(truth: LvisTruth, rows: Sequence[ImageDetections]) -> Curves:
+def curves(truth: LvisTruth, rows: Sequence[ImageDetections]) -> LvisCurves:
     """Precision and recall of every category; ``rows`` hold detections that count only."""
     shape = (len(AREAS), len(THRESHOLDS), len(truth.names))
     precision, recall = np.full((*shape, len(RECALLS)), -1.0), np.full(shape, -1.0)
@@ -76,7 +77,7 @@ def curves(truth: LvisTruth, rows: Sequence[ImageDetections]) -> Curves:
             precision[area, :, category], recall[area, :, category] = _curve(
                 hits & counted, ~hits & counted, int(totals[area, category])
             )
-    return Curves(precision, recall)
+    return LvisCurves(precision, recall)
 
 
 def _totals(truth: LvisTruth) -> NDArray[np.int64]:
@@ -140,7 +141,7 @@ def _curve(
     return read, recall[:, -1]
 
 
-def _summary(result: Curves, truth: LvisTruth, limit: str) -> dict[str, float]:
+def _summary(result: LvisCurves, truth: LvisTruth, limit: str) -> dict[str, float]:
     precision, recall = result
     at = {round(100 * threshold): place for place, threshold in enumerate(THRESHOLDS.tolist())}
     figures = {

@@ -10,20 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
+from atss_ext.evaluation.grid import AREAS, THRESHOLDS
 from atss_ext.evaluation.lvis.truth import Objects
-
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""IoU thresholds, [T]."""
-
-AREAS = np.array([[0, 1e5**2], [0, 32**2], [32**2, 96**2], [96**2, 1e5**2]])
-"""Lowest and highest area of all, small, medium and large objects, [A, 2], square pixels; both count."""
-
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 """The recalls that precision is read at, [R]."""
 
 
-class Curves(NamedTuple):
+class LvisCurves(NamedTuple):
     """What all figures are means of; -1 where a category has no object that counts.
 
     Attributes:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from atss_ext.datasets.checks import DataError
 from atss_ext.evaluation.backend import Backend, check_backend
+from atss_ext.evaluation.coco.samples import xywh
 from atss_ext.evaluation.lvis.detections import (
     ImageDetections,
     best_of_categories,
@@ -22,7 +23,14 @@ from atss_ext.evaluation.lvis.detections import (
 from atss_ext.evaluation.lvis.figures import lvis_figures
 from atss_ext.evaluation.lvis.truth import LvisTruth
 from atss_ext.evaluation.progress import scoring
-from atss_ext.evaluation.samples import array, check_choice, check_image, check_once, run_lengths
+from atss_ext.evaluation.samples import (
+    array,
+    check_choice,
+    check_image,
+    check_labels,
+    check_once,
+    run_lengths,
+)
 from atss_ext.registry import METRICS
 
 Row = dict[str, ImageDetections]
@@ -135,17 +143,18 @@ class LvisMetric(BaseMetric):
         identity, found = sample['img_id'], sample['pred_instances']
         check_image(identity, self.truth.image_rows, self.ann_file)
         image = self.truth.image_rows[identity]
-        categories = self._rows_of_labels[array(found['labels']).astype(np.int64)]
+        labels = array(found['labels']).astype(np.int64).reshape(-1)
+        check_labels(labels, self._classes or self.truth.names, identity, 'the tested dataset')
+        categories = self._rows_of_labels[labels]
         row: Row = {}
         for metric in self.metrics:
             if metric == 'bbox':
-                boxes = array(found['bboxes']).astype(np.float64).reshape(-1, 4)
-                boxes[:, 2:] -= boxes[:, :2]
-                row[metric] = of_boxes(image, categories, _scores(found, 'scores', identity), boxes)
+                boxes = xywh(_finite(found, 'bboxes', identity))
+                row[metric] = of_boxes(image, categories, _finite(found, 'scores', identity), boxes)
             else:
                 key = 'mask_scores' if 'mask_scores' in found else 'scores'
                 masks = run_lengths(identity, found)
-                row[metric] = of_masks(self.truth, image, categories, _scores(found, key, identity), masks)
+                row[metric] = of_masks(self.truth, image, categories, _finite(found, key, identity), masks)
         if 'fixed' not in self.protocols:
             row = {
                 name: searched_only(best_of_image(one, self.max_dets), self.truth)
@@ -166,8 +175,8 @@ class LvisMetric(BaseMetric):
         self._limit_at = max(_FEW, 2 * self._stored)
 
 
-def _scores(found: Mapping[str, Any], key: str, identity: int) -> NDArray[np.float64]:
-    scores = array(found[key]).astype(np.float64)
-    if not np.isfinite(scores).all():
-        raise DataError(f'image {identity} has a score that is not finite; the model has diverged')
-    return scores
+def _finite(found: Mapping[str, Any], key: str, identity: Any) -> NDArray[np.float64]:
+    values = array(found[key]).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f'image {identity} has a box or a score that is not finite; the model has diverged')
+    return values

@@ -5,16 +5,17 @@ Source: Gupta, Dollar, Girshick, *LVIS* (CVPR 2019), section 3: of an image only
 unlabelled.
 """
 
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as rle
 
 from atss_ext.datasets.annotation_checks.lvis import LISTS
 from atss_ext.datasets.checks import DataError, read_coco
+from atss_ext.evaluation.annotations import Annotations, Entry, compressed, take_annotations
 
 FREQUENCIES = ('r', 'c', 'f')
 """Rare, common, frequent: in up to 10, up to 100, more images of LVIS's training set."""
@@ -62,7 +63,7 @@ class Objects:
         """The mask of one object, as :meth:`run_lengths`."""
         if self.segmentations is None:
             raise ValueError('masks cannot be scored by annotations that were read with masks=False')
-        return run_lengths(self.segmentations[place], self.sizes[place])
+        return compressed(self.segmentations[place], self.sizes[place])
 
 
 class LvisTruth:
@@ -97,17 +98,19 @@ class LvisTruth:
         masks: bool = True,
     ) -> None:
         self.ann_file = ann_file
-        categories = _categories(content, ann_file, classes)
-        images = {image['id']: image for image in content['images']}
-        self.image_rows = {identity: row for row, identity in enumerate(sorted(images))}
+        file = take_annotations(content, ann_file, mark='ignore', needs_area=True)
+        categories = _categories(file, classes)
+        sizes = file.sizes(masks)
+        self.image_rows = {image['id']: row for row, image in enumerate(file.images)}
         self.category_rows = {category['id']: row for row, category in enumerate(categories)}
         self.names = [category['name'] for category in categories]
         self.frequencies = np.array([_frequency(one, ann_file) for one in categories], np.int64)
-        self._sizes = {identity: (image['height'], image['width']) for identity, image in images.items()}
-        self.objects = self._group(content, masks)
+        self._images = list(zip(self.image_rows, sizes, strict=True))
+        self._sizes = dict(self._images)
+        self.objects = self._group(file, sizes, masks)
         self._positive, self._starts = np.unique(self.objects.pairs, return_index=True)
         self._ends = np.append(self._starts[1:], len(self.objects))
-        negative, partial = (self._listed(images, key) for key in LISTS)
+        negative, partial = (self._listed(file.images, key) for key in LISTS)
         self.searched = np.union1d(negative, self._positive)
         self.partial = np.unique(partial)
 
@@ -142,43 +145,44 @@ class LvisTruth:
         """Height and width of the image with this id, pixels."""
         return self._sizes[identity]
 
-    def _group(self, content: Mapping[str, Any], masks: bool) -> Objects:
-        if not isinstance(content.get('annotations'), list):
-            raise DataError(
-                f"{self.ann_file} has no list 'annotations', so there is nothing to score with; name the "
-                'annotations of a train or val set'
-            )
+    def image_at(self, row: int) -> tuple[int, tuple[int, int]]:
+        """The id of the image in this row, and its height and width, pixels."""
+        return self._images[row]
+
+    def _group(self, file: Annotations, sizes: Sequence[tuple[int, int]], masks: bool) -> Objects:
+        rows_of = [self.category_rows.get(category['id'], -1) for category in file.categories]
+        categories = np.array([*rows_of, -1], np.int64)[file.category_rows]
         # An object without area is none: its image is not positive for its category by it either.
-        known = [
-            one
-            for one in content['annotations']
-            if one['image_id'] in self.image_rows
-            and one['category_id'] in self.category_rows
-            and one['area'] > 0
-        ]
-        images = np.array([self.image_rows[one['image_id']] for one in known], np.int64)
-        categories = np.array([self.category_rows[one['category_id']] for one in known], np.int64)
-        pairs = images * len(self.names) + categories
+        known = np.flatnonzero((categories >= 0) & (file.areas > 0))
+        if masks:
+            file.check_masks(known.tolist(), sizes)
+        pairs = file.image_rows[known] * len(self.names) + categories[known]
         order = np.argsort(pairs, kind='stable')
-        ordered = [known[place] for place in order.tolist()]
+        rows = known[order]
         return Objects(
             pairs[order],
-            np.array([one['area'] for one in ordered], np.float64),
-            np.array([one['bbox'] for one in ordered], np.float64).reshape(-1, 4),
-            np.array([bool(one.get('ignore', 0)) for one in ordered], bool),
-            [one.get('segmentation') for one in ordered] if masks else None,
-            [self._sizes[one['image_id']] for one in ordered],
+            file.areas[rows],
+            file.boxes[rows],
+            file.marked[rows],
+            [file.objects[row]['segmentation'] for row in rows.tolist()] if masks else None,
+            [sizes[image] for image in file.image_rows[rows].tolist()],
         )
 
-    def _listed(self, images: Mapping[int, Mapping[str, Any]], key: str) -> NDArray[np.int64]:
+    def _listed(self, images: Sequence[Entry], key: str) -> NDArray[np.int64]:
         numbers = []
-        for identity, row in self.image_rows.items():
-            if key not in images[identity]:
+        for row, image in enumerate(images):
+            listed = image.get(key)
+            if not isinstance(listed, list):
                 raise DataError(
-                    f"image {identity} of {self.ann_file} has no list '{key}'; LVIS is scored with the "
+                    f"image {image['id']} of {self.ann_file} has no list '{key}'; LVIS is scored with the "
                     'files of LVIS v1, other data with CocoMetric'
                 )
-            known = (self.category_rows.get(category) for category in images[identity][key])
+            if not set(map(type, listed)) <= {int, str}:
+                raise DataError(
+                    f"image {image['id']} of {self.ann_file} has {reprlib.repr(listed)} for '{key}', which "
+                    'must be ids of categories; fetch the file again'
+                )
+            known = (self.category_rows.get(category) for category in listed)
             numbers += [row * len(self.names) + category for category in known if category is not None]
         return np.array(numbers, np.int64)
 
@@ -192,40 +196,22 @@ def contains(numbers: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np
     return found
 
 
-def run_lengths(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """COCO's compressed run lengths of a segmentation: polygons, or run lengths of either kind.
-
-    Args:
-        segmentation: as in a COCO file.
-        size: height and width of the image, pixels.
-    """
-    if isinstance(segmentation, list):
-        merged: dict[str, Any] = rle.merge(rle.frPyObjects(segmentation, *size))
-        return merged
-    if isinstance(segmentation['counts'], list):
-        compressed: dict[str, Any] = rle.frPyObjects(segmentation, *size)
-        return compressed
-    return dict(segmentation)
-
-
-def _categories(
-    content: Mapping[str, Any], ann_file: str, classes: Iterable[str] | None
-) -> list[Mapping[str, Any]]:
+def _categories(file: Annotations, classes: Iterable[str] | None) -> list[Entry]:
     """The categories to score, in order of ids."""
-    known: list[Mapping[str, Any]] = sorted(content.get('categories', []), key=lambda one: one['id'])
     if classes is None:
-        return known
+        return file.categories
     wanted = list(classes)
-    odd = next((name for name in wanted if name not in {one['name'] for one in known}), None)
+    names = {one['name'] for one in file.categories}
+    odd = next((name for name in wanted if name not in names), None)
     if odd is not None:
         raise DataError(
-            f"{ann_file} has no category '{odd}', which is a class of the dataset; set the dataset's "
+            f"{file.ann_file} has no category '{odd}', which is a class of the dataset; set the dataset's "
             "metainfo=dict(classes=(...)) to the file's names"
         )
-    return [one for one in known if one['name'] in set(wanted)]
+    return [one for one in file.categories if one['name'] in set(wanted)]
 
 
-def _frequency(category: Mapping[str, Any], ann_file: str) -> int:
+def _frequency(category: Entry, ann_file: str) -> int:
     if category.get('frequency') not in FREQUENCIES:
         raise DataError(
             f'category {category["id"]} of {ann_file} has the frequency {category.get("frequency")!r}, which '

@@ -53,12 +53,20 @@ class BatchedEncoder:
         self.device, self.batch_size = device, batch_size
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Encode N texts, float32 [N, D] of length 1; what exceeds the model's context is cut off."""
-        return in_batches(texts, self.batch_size, self._encode)
+        """Encode N texts, float32 [N, D] of length 1; what exceeds the model's context is cut off.
+
+        Half a surrogate pair, which JSON may hold, is read as U+FFFD: no tokenizer takes it.
+        """
+        return in_batches([_whole(text) for text in texts], self.batch_size, self._encode)
 
     def _encode(self, texts: list[str]) -> Tensor:
         """Encode a batch, [n, D]."""
         raise NotImplementedError
+
+
+def _whole(text: str) -> str:
+    """The text with pairs of surrogates as one character, and without single ones."""
+    return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
 
 
 def model_folder(name: str) -> str:

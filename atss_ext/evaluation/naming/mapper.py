@@ -1,5 +1,6 @@
 """Free names to categories: by words, by synonyms, by a text encoder."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -74,6 +75,8 @@ class CategoryMapper:
         self.categories = tuple(categories)
         others = [()] * len(self.categories) if synonyms is None else synonyms
         _check(self.categories, others, encoder, top_k, temperature, lexical, encode)
+        if threshold is not None and not -1 <= threshold <= 1:
+            raise ValueError(f'threshold must be a cosine, in -1 to 1, but is {threshold}.')
         self.top_k, self.threshold, self.temperature = top_k, threshold, temperature
         built = TASK_UTILS.build(dict(encoder)) if isinstance(encoder, Mapping) else encoder
         self.encoder = None if built is None else CachedEncoder(built, cache_dir)
@@ -180,7 +183,7 @@ def _check(
         raise ValueError(f'synonyms must be {len(categories)} lists, one a category, but is {len(synonyms)}.')
     if not 1 <= top_k <= len(categories):
         raise ValueError(f'top_k must be in 1 to {len(categories)} (the categories), but is {top_k}.')
-    if temperature <= 0:
+    if not 0 < temperature < math.inf:
         raise ValueError(f'temperature must be above 0, but is {temperature}.')
     if encode not in ('names', 'synonyms'):
         raise ValueError(f"encode must be 'names' or 'synonyms', but is {encode!r}.")

@@ -47,7 +47,7 @@ class ATSSHead(ATSSLayers):
         *args: of ``mmdet.ATSSHead``.
         regression: 'box', deltas of the anchor box (``bbox_coder``), or 'point', distances from the anchor's
             centre in strides (:class:`~atss_ext.models.dense_heads.point_coder.PointDistanceCoder`, which
-            stands in for ``bbox_coder``; ReLU on the prediction, the bias begins at 4).
+            stands in for ``bbox_coder``; ReLU on the prediction, the bias begins at the anchor's sides).
         centerness: False: no such branch; the box loss is a mean over positives, the score is the class
             probability.
         scale_per_level: whether box predictions are multiplied by a learned number a level.

@@ -2,14 +2,12 @@
 
 from typing import Any
 
+import torch
 from mmcv.cnn import Scale
 from mmdet.models.dense_heads import ATSSHead as MMDetATSSHead
 from torch import Tensor, nn
 
 from atss_ext.models.dense_heads.towers import conv_tower
-
-# Where regression from points begins to learn: boxes of 8 strides, as the anchors are (official atss.py).
-POINT_BIAS = 4.0
 
 
 class ATSSLayers(MMDetATSSHead):
@@ -59,11 +57,16 @@ class ATSSLayers(MMDetATSSHead):
         return nn.Conv2d(self.feat_channels, self.num_base_priors * channels, size, padding=size // 2)
 
     def init_weights(self) -> None:
-        """Initialises as ``init_cfg`` says; distances from points begin at 4 strides."""
+        """Initialises as ``init_cfg`` says; distances from points begin at the anchors' own sides.
+
+        The official ``atss.py`` begins at 4 strides, which are the sides of its anchors of 8.
+        """
         first = not self.is_init  # mmengine ignores a second call, which may follow a checkpoint
         super().init_weights()
         if first and self.regression == 'point':
-            nn.init.constant_(self.atss_reg.bias, POINT_BIAS)  # type: ignore[arg-type]
+            half = torch.tensor(self.bbox_coder.sides * 2) / 2  # left, top, right, bottom
+            with torch.no_grad():
+                self.atss_reg.bias.copy_(half)  # type: ignore[union-attr]
 
     def forward_single(self, x: Tensor, scale: nn.Module) -> tuple[Tensor, Tensor, Tensor | None]:
         """Predictions of one level.

@@ -22,13 +22,18 @@ from atss_ext.ops.reference.boxes import (
     without_gradient,
 )
 from atss_ext.ops.reference.candidates import Candidates, center_topk
+from atss_ext.ops.reference.dynamic_k import CostRule, DynamicAssignment, dynamic_k_assign
+from atss_ext.ops.reference.predictions import AlignedAssignment, task_aligned_assign, widest_dtype
 from atss_ext.ops.reference.targets import Targets, gather_targets
 
 __all__ = [
+    'AlignedAssignment',
     'Assignment',
     'AttentionProducts',
     'BoxOverlap',
     'Candidates',
+    'CostRule',
+    'DynamicAssignment',
     'IoUMode',
     'Targets',
     'aligned_box_iou',
@@ -39,8 +44,11 @@ __all__ = [
     'box_centers',
     'center_topk',
     'compute_dtype',
+    'dynamic_k_assign',
     'gather_targets',
     'gt_image_ids',
     'ignored_priors',
+    'task_aligned_assign',
+    'widest_dtype',
     'without_gradient',
 ]

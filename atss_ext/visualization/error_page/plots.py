@@ -10,6 +10,9 @@ from atss_ext.evaluation.errors.curves import RECALLS
 from atss_ext.visualization.error_page.markup import BLANK, shown, table, tag, text
 
 CELL = 22
+"""Side of a cell of the confusion matrix at least, pixels."""
+LARGEST_CELL, SIDE = 64, 480
+"""Few cells grow up to that, to fill a matrix of that side, pixels."""
 LETTERS = 20
 """Longest name that fits there; longer ones are cut, and whole in the tooltip."""
 WIDTH, HEIGHT, MARGIN = 560, 360, 56
@@ -22,15 +25,16 @@ def matrix_plot(matrix: NDArray[np.int64], names: Sequence[str]) -> str:
         matrix: [M, M], the last row and column are the background.
         names: of the M rows.
     """
-    size = len(names) * CELL
+    cell = min(LARGEST_CELL, max(CELL, SIDE // len(names)))
+    size = len(names) * cell
     room = _room(names)
     sums = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     shares = matrix / sums
-    parts = [_axis_names(names, room)]
+    parts = [_axis_names(names, room, cell)]
     for row in range(len(names)):
         for column in range(len(names)):
             parts.append(
-                _cell(row, column, int(matrix[row, column]), float(shares[row, column]), names, room)
+                _cell(row, column, int(matrix[row, column]), float(shares[row, column]), names, room, cell)
             )
     parts += [
         tag(
@@ -56,10 +60,10 @@ def matrix_plot(matrix: NDArray[np.int64], names: Sequence[str]) -> str:
     return tag('div', svg, class_='scroll matrix', tabindex=0, role='region', aria_label='Confusion matrix')
 
 
-def _axis_names(names: Sequence[str], room: float) -> str:
+def _axis_names(names: Sequence[str], room: float, cell: int) -> str:
     parts = []
     for place, name in enumerate(names):
-        middle = room + place * CELL + CELL / 2
+        middle = room + place * cell + cell / 2
         words = tag('title', text(name)) + text(short(name))
         parts.append(tag('text', words, x=room - 6, y=middle + 4, text_anchor='end', font_size=12))
         turned = f'translate({middle + 4} {room - 6}) rotate(-90)'
@@ -67,9 +71,11 @@ def _axis_names(names: Sequence[str], room: float) -> str:
     return ''.join(parts)
 
 
-def _cell(row: int, column: int, count: int, share: float, names: Sequence[str], room: float) -> str:
-    x, y = room + column * CELL, room + row * CELL
-    place: dict[str, Any] = {'x': x, 'y': y, 'width': CELL, 'height': CELL}
+def _cell(
+    row: int, column: int, count: int, share: float, names: Sequence[str], room: float, side: int
+) -> str:
+    x, y = room + column * side, room + row * side
+    place: dict[str, Any] = {'x': x, 'y': y, 'width': side, 'height': side}
     if not count:
         return tag('rect', class_='cell', fill='none', **place)
     what = f'{names[row]} as {names[column]}: {count:,} ({shown(share)} of the row)'
@@ -81,15 +87,15 @@ def _cell(row: int, column: int, count: int, share: float, names: Sequence[str],
         fill_opacity=f'{0.1 + 0.55 * share:.2f}',
         **place,
     )
-    size = 11 if count < 100 else 9 if count < 1000 else 8
+    size = (11 if count < 100 else 9 if count < 1000 else 8) + (side - CELL) // 10
     words = (
         f'{count}' if count < 1000 else f'{count / 1000:.0f}k' if count < 10**6 else f'{count / 10**6:.0f}M'
     )
     return shade + tag(
         'text',
         words,
-        x=x + CELL / 2,
-        y=y + CELL / 2 + 4,
+        x=x + side / 2,
+        y=y + side / 2 + 4,
         text_anchor='middle',
         font_size=size,
         pointer_events='none',

@@ -1,0 +1,180 @@
+"""ATSS by predictions: the dynamic assignment of DDOD (arXiv 2107.02963)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from mmdet.models.task_modules import AssignResult
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from atss_ext import ops
+from atss_ext.assigners import rows
+from atss_ext.assigners.atss import _anchors_per_location
+from atss_ext.assigners.base import (
+    AssignmentError,
+    BatchAssignment,
+    PackedGts,
+    Predictions,
+    check_arguments,
+    require_predictions,
+    to_mmdet,
+)
+from atss_ext.assigners.per_image import image_batch, image_predictions
+from atss_ext.assigners.rows import find_ignored, in_one_dtype, overlaps_of_winners
+from atss_ext.ops.reference import aligned_box_iou
+from atss_ext.registry import TASK_UTILS
+
+
+@TASK_UTILS.register_module()
+class CostATSSAssigner:
+    """ATSS with sigmoid(logit)^(1 - alpha) * IoU(predicted box, gt)^alpha in the place of the prior's IoU.
+
+    ``mmdet.ATSSAssigner`` with ``alpha`` (DDOD, "Disentangle Your Dense Object Detector", arXiv 2107.02963)
+    as a class of its own, for a whole batch at once. Candidates are the ``topk`` nearest priors of every
+    level; everything else goes as in :class:`atss_ext.assigners.ATSSAssigner`, ties included.
+
+    The value is computed at the candidates alone: memory is that of the result and of a few [T, K].
+
+    Args:
+        topk: candidates a level (and anchor of a location).
+        alpha: how much the box counts and not the score, 0 to 1; mmdet's DDOD uses 0.8.
+        candidates: 'per_location' takes ``topk`` x (priors at one location) a level, 'per_level' takes
+            ``topk``, as mmdet does. They differ only with several anchors.
+        ignore_iof_thr: priors with more than this share of their area in an ignore region are ignored
+            unless they become positive; <= 0 switches ignore regions off.
+
+    Raises:
+        ValueError: for ``topk`` < 1, ``alpha`` outside of 0 to 1 or an unknown ``candidates``.
+    """
+
+    needs_predictions = True
+
+    def __init__(
+        self,
+        topk: int = 9,
+        alpha: float = 0.8,
+        candidates: Literal['per_location', 'per_level'] = 'per_location',
+        ignore_iof_thr: float = -1,
+    ) -> None:
+        if topk < 1:
+            raise ValueError(f'topk must be at least 1, got {topk}: DDOD uses 9')
+        if not 0 <= alpha <= 1:
+            raise ValueError(f'alpha must lie in 0 to 1, got {alpha}: DDOD uses 0.8')
+        if candidates not in ('per_location', 'per_level'):
+            raise ValueError(f"candidates must be 'per_location' or 'per_level', got {candidates!r}")
+        self.topk = topk
+        self.alpha = alpha
+        self.candidates = candidates
+        self.ignore_iof_thr = ignore_iof_thr
+
+    @torch.no_grad()
+    def assign_batch(
+        self,
+        priors: Tensor,
+        level_sizes: Sequence[int],
+        gts: PackedGts,
+        valid: Tensor | None = None,
+        priors_per_location: int = 1,
+        grid: Sequence[ops.GridLevel] | None = None,
+        strides: Sequence[tuple[float, float]] | None = None,
+        predictions: Predictions | None = None,
+    ) -> BatchAssignment:
+        """Assigns every prior of every image of a batch.
+
+        Args:
+            priors: [N, 4] xyxy, pixels, shared by all images; all levels one after the other.
+            level_sizes: L counts that sum to N.
+            gts: of the batch.
+            valid: [B, N] bool, False for priors that take no part (in the padding); they come back as -1.
+            priors_per_location: anchors at one location.
+            grid: the levels from :func:`atss_ext.ops.find_grid`, where they are grids; same result, faster.
+            strides: not used.
+            predictions: needed.
+
+        Returns:
+            :class:`BatchAssignment`; its ``metrics`` are the values that positives are ranked by.
+
+        Raises:
+            AssignmentError: without predictions, or for a label that they have no score of (CPU).
+            ValueError: when priors are not [N, 4] floats, sizes do not add up to N, ``valid`` does not
+                fit, or ``priors_per_location`` is below 1.
+        """
+        found = require_predictions(self, predictions)
+        check_arguments(priors, level_sizes, gts, valid, priors_per_location)
+        priors, boxes = in_one_dtype(priors, gts)
+        ignored = find_ignored(priors, gts, self.ignore_iof_thr)
+        k = self.topk * (priors_per_location if self.candidates == 'per_location' else 1)
+        if not boxes.size(0) or not priors.size(0):
+            empty = ops.atss_assign(priors, level_sizes, boxes, gts.offsets, k, valid)
+            return BatchAssignment(empty.assigned, empty.ious, empty.ious)
+        candidates = ops.center_topk(priors, level_sizes, boxes, gts.offsets, k, valid, ignored, grid)
+        values = self._values(candidates.prior_index, gts, boxes, found)
+        result = ops.assign_candidates(
+            candidates, priors, boxes, gts.offsets, valid, ignored, aligned_iou=lambda *_: values.view(-1)
+        )
+        packed = result.assigned - 1 + gts.offsets[:-1, None]
+        winner = torch.where(result.assigned > 0, packed, boxes.size(0))
+        ious = overlaps_of_winners(found.boxes.to(priors.dtype), boxes, winner)
+        return BatchAssignment(result.assigned, ious, result.ious)
+
+    def assign(
+        self,
+        pred_instances: InstanceData,
+        num_level_priors: Sequence[int],
+        gt_instances: InstanceData,
+        gt_instances_ignore: InstanceData | None = None,
+    ) -> AssignResult:
+        """mmdet's call for one image: as ``mmdet.ATSSAssigner.assign`` with ``alpha``.
+
+        Args:
+            pred_instances: with ``priors`` [N, 4] or more columns, xyxy first, ``scores`` [N, C], logits,
+                and ``bboxes`` [N, 4].
+            num_level_priors: L counts that sum to N.
+            gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
+            gt_instances_ignore: with ``bboxes``, or None.
+
+        Returns:
+            mmdet's; ``max_overlaps`` holds the values that positives are ranked by, as mmdet's does.
+        """
+        priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore)
+        per_location = 1
+        if self.candidates == 'per_location' and priors.size(0):
+            per_location = _anchors_per_location(priors, num_level_priors)
+        found = image_predictions(self, pred_instances)
+        batch = self.assign_batch(priors, num_level_priors, gts, None, per_location, predictions=found)
+        ranked = batch.ious if batch.metrics is None else batch.metrics
+        return to_mmdet(BatchAssignment(batch.assigned, ranked), gt_instances.labels)
+
+    def _values(self, index: Tensor, gts: PackedGts, boxes: Tensor, found: Predictions) -> Tensor:
+        """[T, K]: what candidates are worth to their gt, in the dtype of ``boxes``."""
+        scores, predicted = at_candidates(index, gts, found)
+        scores = scores.to(boxes.dtype)
+        if found.are_logits:
+            scores = scores.sigmoid()
+        overlaps = aligned_box_iou(predicted.to(boxes.dtype), boxes[:, None])
+        return scores ** (1 - self.alpha) * overlaps**self.alpha
+
+
+def at_candidates(index: Tensor, gts: PackedGts, found: Predictions) -> tuple[Tensor, Tensor]:
+    """What a head predicts at every gt's candidates: the score of the gt's class, and the box.
+
+    Args:
+        index: [T, K] int64, priors.
+        gts: of the batch.
+        found: of the batch.
+
+    Returns:
+        [T, K] and [T, K, 4].
+
+    Raises:
+        AssignmentError: for a label without a score, on the CPU.
+    """
+    classes = found.scores.size(2)
+    if rows.reads_are_free(index.device) and len(gts.labels) and int(gts.labels.max()) >= classes:
+        raise AssignmentError(
+            f'a gt has label {int(gts.labels.max())}, but scores are those of {classes} classes: '
+            'correct num_classes of the head or the label'
+        )
+    images = gts.image_ids[:, None]
+    return found.scores[images, index, gts.labels[:, None]], found.boxes[images, index]

@@ -1,0 +1,143 @@
+"""Task alignment learning (TOOD, arXiv 2108.07755)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmdet.models.task_modules import AssignResult
+from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from atss_ext import ops
+from atss_ext.assigners.base import (
+    BatchAssignment,
+    PackedGts,
+    Predictions,
+    check_arguments,
+    require_predictions,
+    to_mmdet,
+)
+from atss_ext.assigners.dynamic_k import plain_iou, require_positive
+from atss_ext.registry import TASK_UTILS
+
+
+@TASK_UTILS.register_module()
+class TaskAlignedAssigner:
+    """TOOD's assigner for a whole batch at once, and a drop-in for mmdet's class of the same name.
+
+    Every gt takes the ``topk`` priors with the highest alignment metric score^alpha x IoU^beta (section 3.3),
+    as far as it is above 0 and their centre lies more than 0.01 pixels inside the gt. A prior that several
+    gts take goes to the one with the highest IoU. Of equal metrics the lower prior wins, of equal IoUs the
+    lower gt.
+
+    Args:
+        topk: priors a gt takes at most; the paper uses 13.
+        iou_calculator: of mmdet's config; plain IoU, the default, is all it may be.
+        alpha: exponent of the score in ``assign_batch``; mmdet's head passes its own to ``assign``.
+        beta: exponent of the IoU, likewise.
+
+    Raises:
+        ValueError: for ``topk`` < 1, ``alpha`` < 0, ``beta`` <= 0, or another calculator.
+    """
+
+    needs_predictions = True
+
+    def __init__(
+        self, topk: int = 13, iou_calculator: dict | Any = None, alpha: float = 1, beta: float = 6
+    ) -> None:
+        require_positive(self, topk=topk, alpha=alpha)
+        if not beta > 0:
+            raise ValueError(f'beta of TaskAlignedAssigner must be above 0, got {beta}: the paper uses 6')
+        self.topk = topk
+        self.iou_calculator = plain_iou(self, iou_calculator)
+        self.alpha = alpha
+        self.beta = beta
+
+    def assign_batch(
+        self,
+        priors: Tensor,
+        level_sizes: Sequence[int],
+        gts: PackedGts,
+        valid: Tensor | None = None,
+        priors_per_location: int = 1,
+        grid: Sequence[ops.GridLevel] | None = None,
+        strides: Sequence[tuple[float, float]] | None = None,
+        predictions: Predictions | None = None,
+    ) -> BatchAssignment:
+        """Assigns every prior of every image of a batch.
+
+        Args:
+            priors: [N, 4] xyxy, pixels, shared by all images; all levels one after the other.
+            level_sizes: L counts that sum to N.
+            gts: of the batch; ignore regions are not looked at, as in mmdet.
+            valid: [B, N] bool, False for priors that take no part; they come back as -1.
+            priors_per_location: not used.
+            grid: not used.
+            strides: not used.
+            predictions: scores and boxes of all priors.
+
+        Returns:
+            :class:`BatchAssignment`, with the IoU of the predicted box and the alignment metric.
+
+        Raises:
+            ValueError: when shapes, types or labels do not fit.
+            AssignmentError: without predictions.
+        """
+        check_arguments(priors, level_sizes, gts, valid, priors_per_location)
+        found = require_predictions(self, predictions)
+        return self._assign(priors, gts, valid, found, self.alpha, self.beta)
+
+    def assign(
+        self,
+        pred_instances: InstanceData,
+        gt_instances: InstanceData,
+        gt_instances_ignore: InstanceData | None = None,
+        alpha: float = 1,
+        beta: float = 6,
+    ) -> AssignResult:
+        """mmdet's call for one image: same arguments and result as ``mmdet.TaskAlignedAssigner.assign``.
+
+        Args:
+            pred_instances: with ``priors`` [N, 4] or more columns (xyxy first), ``scores`` [N, C]
+                (probabilities) and ``bboxes`` [N, 4].
+            gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
+            gt_instances_ignore: not used.
+            alpha: exponent of the score.
+            beta: exponent of the IoU.
+
+        Returns:
+            mmdet's result, with ``assign_metrics`` [N].
+        """
+        priors = get_box_tensor(pred_instances.priors)[:, :4]
+        boxes = get_box_tensor(pred_instances.bboxes)
+        found = Predictions(pred_instances.scores[None], boxes[None], are_logits=False)
+        gts = PackedGts.from_instances([gt_instances])
+        assignment = self._assign(priors, gts, None, found, alpha, beta)
+        result = to_mmdet(assignment, gt_instances.labels)
+        result.assign_metrics = None if assignment.metrics is None else assignment.metrics[0]
+        return result
+
+    def _assign(
+        self,
+        priors: Tensor,
+        gts: PackedGts,
+        valid: Tensor | None,
+        predictions: Predictions,
+        alpha: float,
+        beta: float,
+    ) -> BatchAssignment:
+        return BatchAssignment(
+            *ops.task_aligned_assign(
+                priors,
+                predictions.scores,
+                predictions.boxes,
+                gts.boxes,
+                gts.labels,
+                gts.offsets,
+                valid,
+                self.topk,
+                alpha,
+                beta,
+                predictions.are_logits,
+            )
+        )

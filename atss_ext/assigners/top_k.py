@@ -1,0 +1,179 @@
+"""The k best priors of every gt (``TOPK`` of the official ATSS code)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.models.task_modules import AssignResult
+from mmdet.models.task_modules import BboxOverlaps2D as MMDetBboxOverlaps2D
+from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from atss_ext import ops
+from atss_ext.assigners.base import BatchAssignment, PackedGts, Predictions, check_arguments, to_mmdet
+from atss_ext.assigners.bbox_overlaps import BboxOverlaps2D
+from atss_ext.assigners.per_image import image_batch
+from atss_ext.assigners.rows import find_ignored, in_one_dtype, of_images, split_rows, usable_priors
+from atss_ext.ops.reference import box_centers
+from atss_ext.ops.reference.assignment import centers_inside, resolve_conflicts, to_assigned
+from atss_ext.registry import TASK_UTILS
+
+# Distance decides between priors of (nearly) equal IoU only: it counts a thousandth (official ATSS code).
+DISTANCE_SHARE = 1000
+
+
+@TASK_UTILS.register_module()
+class TopKAssigner:
+    """Every gt gets the ``topk`` priors of highest IoU of all levels, as the official ATSS code's ``TOPK``.
+
+    Priors are ranked by IoU - distance / max_distance / 1000, distances from centre to centre and the
+    greatest one that of the image; those whose centre lies inside the gt are positive; a prior that several
+    gts claim goes to the one with the highest IoU. Of equal ranks the lower prior comes first; of equal IoUs
+    the lower gt.
+
+    Memory is that of the result and of a few rows of ranks (2**18 pairs at a time on the CPU, 2**24
+    elsewhere), whatever the number of gts.
+
+    Args:
+        topk: priors a gt, of all levels and anchors together.
+        iou_calculator: any of mmdet's.
+        ignore_iof_thr: priors with more than this share of their area in an ignore region are ignored;
+            <= 0 switches regions off.
+
+    Raises:
+        ValueError: for ``topk`` < 1.
+    """
+
+    def __init__(self, topk: int = 9, iou_calculator: dict | Any = None, ignore_iof_thr: float = -1) -> None:
+        if topk < 1:
+            raise ValueError(f'topk must be at least 1, got {topk}: the official code uses 9')
+        self.topk = topk
+        self.iou_calculator = MMDET_TASK_UTILS.build(iou_calculator or {'type': 'BboxOverlaps2D'})
+        self.ignore_iof_thr = ignore_iof_thr
+
+    def assign_batch(
+        self,
+        priors: Tensor,
+        level_sizes: Sequence[int],
+        gts: PackedGts,
+        valid: Tensor | None = None,
+        priors_per_location: int = 1,
+        grid: Sequence[ops.GridLevel] | None = None,
+        strides: Sequence[tuple[float, float]] | None = None,
+        predictions: Predictions | None = None,
+    ) -> BatchAssignment:
+        """Assigns every prior of every image of a batch.
+
+        Args:
+            priors: [N, 4] xyxy, pixels, shared by all images.
+            level_sizes: L counts that sum to N.
+            gts: of the batch.
+            valid: [B, N] bool, False for priors that take no part (in the padding); they come back as -1.
+            priors_per_location: not used.
+            grid: not used.
+            strides: not used.
+            predictions: not used.
+
+        Returns:
+            :class:`BatchAssignment`.
+
+        Raises:
+            ValueError: when priors are not [N, 4] floats, sizes do not add up to N, or ``valid`` does not
+                fit.
+        """
+        check_arguments(priors, level_sizes, gts, valid, priors_per_location)
+        priors, boxes = in_one_dtype(priors, gts)
+        shape, num_gts = (gts.num_images, priors.size(0)), boxes.size(0)
+        ignored = find_ignored(priors, gts, self.ignore_iof_thr, self._iof)
+        winner, ious = gts.offsets.new_full(shape, num_gts), priors.new_zeros(shape)
+        if num_gts and priors.size(0):
+            usable = usable_priors(valid, ignored)
+            farthest = _farthest(priors, boxes, gts, valid)
+            index, overlaps, positive = self._choose(priors, boxes, gts, usable, farthest)
+            positive &= centers_inside(box_centers(priors)[index], boxes[:, None])
+            winner, ious = resolve_conflicts(index, overlaps, positive, gts.image_ids, *shape)
+        return BatchAssignment(to_assigned(winner, gts.offsets, num_gts, valid, ignored), ious)
+
+    def assign(
+        self,
+        pred_instances: InstanceData,
+        num_level_priors: Sequence[int],
+        gt_instances: InstanceData,
+        gt_instances_ignore: InstanceData | None = None,
+    ) -> AssignResult:
+        """The same for one image, called as ``mmdet.ATSSAssigner.assign``.
+
+        Args:
+            pred_instances: with ``priors`` [N, 4] or more columns, xyxy first.
+            num_level_priors: L counts that sum to N.
+            gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
+            gt_instances_ignore: with ``bboxes``, or None.
+        """
+        priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore)
+        return to_mmdet(self.assign_batch(priors, num_level_priors, gts), gt_instances.labels)
+
+    def _choose(
+        self, priors: Tensor, boxes: Tensor, gts: PackedGts, usable: Tensor | None, farthest: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """[T, k] each: the best priors of every gt by index, their IoU, and whether they may be used."""
+        centers, gt_centers = box_centers(priors), box_centers(boxes)
+        k = min(self.topk, priors.size(0))
+        # Made once: many small results between large temporaries would keep their memory from being reused.
+        best = gts.offsets.new_empty((boxes.size(0), k))
+        ious, ranks = boxes.new_empty(best.shape), boxes.new_empty(best.shape)
+        for rows in split_rows(gts.image_ids, gts.num_images, priors.size(0)):
+            overlaps = self._overlaps(boxes[rows.gts], priors)
+            distance = _squared_distances(gt_centers[rows.gts], centers).sqrt_()
+            rank = overlaps - distance / farthest[rows.gts, None] / DISTANCE_SHARE
+            if usable is not None:
+                rank = rank.masked_fill(~of_images(usable, rows), -torch.inf)
+            best[rows.gts] = _best_by_index(rank, k)
+            ious[rows.gts] = overlaps.gather(1, best[rows.gts])
+            ranks[rows.gts] = rank.gather(1, best[rows.gts])
+        return best, ious, ranks > -torch.inf
+
+    def _overlaps(self, boxes: Tensor, priors: Tensor) -> Tensor:
+        """[t, N], in the dtype of ``priors``."""
+        kind = type(self.iou_calculator)
+        plain = kind is MMDetBboxOverlaps2D and self.iou_calculator.dtype is None
+        if plain or kind is BboxOverlaps2D:
+            return ops.batched_box_iou(boxes, priors)
+        return self.iou_calculator(boxes, priors).to(priors.dtype)
+
+    def _iof(self, priors: Tensor, regions: Tensor) -> Tensor:
+        return self.iou_calculator(priors, regions, mode='iof')
+
+
+def _squared_distances(gt_centers: Tensor, centers: Tensor) -> Tensor:
+    """[t, 2], [n, 2] -> [t, n]."""
+    across = (centers[:, 0] - gt_centers[:, 0, None]).square_()
+    return across.add_((centers[:, 1] - gt_centers[:, 1, None]).square_())
+
+
+def _farthest(priors: Tensor, boxes: Tensor, gts: PackedGts, valid: Tensor | None) -> Tensor:
+    """[T]: the greatest distance of any gt of the same image to any of its priors; 1 where that is 0."""
+    centers, gt_centers = box_centers(priors), box_centers(boxes)
+    greatest = []
+    for rows in split_rows(gts.image_ids, gts.num_images, priors.size(0)):
+        squared = _squared_distances(gt_centers[rows.gts], centers)
+        if valid is not None:
+            squared = squared.masked_fill(~of_images(valid, rows), 0)
+        greatest.append(squared.amax(1))
+    image_ids = gts.image_ids
+    by_image = priors.new_zeros(gts.num_images).scatter_reduce_(0, image_ids, torch.cat(greatest), 'amax')
+    distance = by_image.sqrt()
+    return torch.where(distance > 0, distance, 1)[image_ids]
+
+
+def _best_by_index(rank: Tensor, k: int) -> Tensor:
+    """The k highest of every row, of equal ones the first: [t, N] -> [t, k] int64, by index.
+
+    ``torch.topk`` leaves open which of equal ones it takes, but not their value.
+    """
+    least = rank.topk(k, 1).values[:, -1:]
+    above, equal = rank > least, rank == least
+    room = k - above.sum(1, keepdim=True)
+    chosen = above | (equal & (equal.cumsum(1) <= room))
+    countdown = torch.arange(rank.size(1), 0, -1, device=rank.device, dtype=torch.float32)
+    return torch.where(chosen, countdown, 0).topk(k, 1).indices

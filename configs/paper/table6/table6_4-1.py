@@ -1,0 +1,4 @@
+# Table 6, aspect ratio 4:1 (height to width) at 8 strides: 39.1 AP.
+_base_ = '../zoo/zoo_r50_1x.py'
+
+model = dict(bbox_head=dict(anchor_generator=dict(ratios=[4.0])))

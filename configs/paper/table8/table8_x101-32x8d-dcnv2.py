@@ -1,0 +1,5 @@
+# Table 8, ResNeXt-101-32x8d with deformable convolutions: 47.7 AP on test-dev.
+_base_ = ['../zoo/zoo_x101-32x8d-dcnv2_ms-2x.py', '../_base_/coco_test-dev.py']
+
+test_dataloader = dict(dataset=_base_.test_dev_dataset)
+test_evaluator = dict(_base_.test_dev_evaluator, outfile_prefix='work_dirs/table8_x101-32x8d-dcnv2/test-dev')
