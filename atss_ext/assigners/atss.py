@@ -6,16 +6,15 @@ from typing import Any, Literal
 
 import torch
 from mmdet.models.task_modules import AssignResult
-from mmdet.models.task_modules import BboxOverlaps2D as MMDetBboxOverlaps2D
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
-from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from atss_ext import ops
 from atss_ext.assigners.base import BatchAssignment, PackedGts, Predictions, check_arguments, to_mmdet
-from atss_ext.assigners.bbox_overlaps import BboxOverlaps2D
-from atss_ext.ops.reference import box_centers, compute_dtype
+from atss_ext.assigners.bbox_overlaps import is_plain_iou
+from atss_ext.assigners.per_image import anchors_per_location, image_batch
+from atss_ext.ops.reference import compute_dtype
 from atss_ext.registry import TASK_UTILS
 
 
@@ -94,7 +93,7 @@ class ATSSAssigner:
         """
         check_arguments(priors, level_sizes, gts, valid, priors_per_location)
         k = self.topk * (priors_per_location if self.candidates == 'per_location' else 1)
-        if self._is_plain_iou or not gts.boxes.size(0) or not priors.size(0):
+        if is_plain_iou(self.iou_calculator) or not gts.boxes.size(0) or not priors.size(0):
             result = ops.atss_assign(
                 priors,
                 level_sizes,
@@ -127,22 +126,13 @@ class ATSSAssigner:
             gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
             gt_instances_ignore: with ``bboxes``, or None.
         """
-        priors = get_box_tensor(pred_instances.priors)[:, :4]
-        ignored = None if gt_instances_ignore is None else [gt_instances_ignore]
-        gts = PackedGts.from_instances([gt_instances], ignored)
+        priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore)
         per_location = 1
         if self.candidates == 'per_location' and priors.size(0):
-            per_location = _anchors_per_location(priors, num_level_priors)
+            per_location = anchors_per_location(priors, num_level_priors)
         return to_mmdet(
             self.assign_batch(priors, num_level_priors, gts, None, per_location), gt_instances.labels
         )
-
-    @property
-    def _is_plain_iou(self) -> bool:
-        """Whether the calculator is plain IoU, which the op computes itself."""
-        if type(self.iou_calculator) is MMDetBboxOverlaps2D:
-            return self.iou_calculator.dtype is None
-        return type(self.iou_calculator) is BboxOverlaps2D
 
     def _assign_by_calculator(
         self,
@@ -184,20 +174,3 @@ class ATSSAssigner:
             return calculator(priors, boxes, is_aligned=True)
         pairs = zip(priors.unsqueeze(1), boxes.unsqueeze(1), strict=True)
         return torch.cat([calculator(prior, box)[0] for prior, box in pairs])
-
-
-def _anchors_per_location(priors: Tensor, level_sizes: Sequence[int]) -> int:
-    """How many priors of a level share a centre: the longest run of neighbours that do.
-
-    mmdet's call does not say, and with ``allowed_border`` its heads have already left out some anchors of
-    the locations near a border. Priors of one location are neighbours in mmdet's order; their centres agree
-    up to rounding.
-    """
-    boxes = priors.float()
-    centers = box_centers(boxes)
-    room = 1e-3 * (boxes[1:, 2:] - boxes[1:, :2]).amax(1).clamp(min=1)
-    breaks = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-    breaks[1:] = (centers[1:] - centers[:-1]).abs().amax(1) >= room
-    starts = torch.tensor([0, *level_sizes]).cumsum(0)[:-1]
-    breaks[starts[starts < len(boxes)].to(boxes.device)] = True
-    return int(breaks.cumsum(0).bincount().max())

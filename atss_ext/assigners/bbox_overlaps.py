@@ -1,5 +1,8 @@
-"""The native overlaps as an IoU calculator of mmdet."""
+"""The native overlaps as an IoU calculator of mmdet, and as what stands in for its own."""
 
+from typing import Any
+
+from mmdet.models.task_modules import BboxOverlaps2D as MMDetBboxOverlaps2D
 from mmdet.structures.bbox import BaseBoxes, get_box_tensor
 from torch import Tensor
 
@@ -50,3 +53,26 @@ class BboxOverlaps2D:
 def _four_columns(boxes: Tensor | BaseBoxes) -> Tensor:
     tensor = get_box_tensor(boxes)
     return tensor[..., :4] if tensor.size(-1) == 5 else tensor
+
+
+def is_plain_iou(calculator: Any) -> bool:
+    """Whether a calculator gives plain IoU, which the native ops compute themselves."""
+    if type(calculator) is MMDetBboxOverlaps2D:
+        return calculator.dtype is None
+    return type(calculator) is BboxOverlaps2D
+
+
+def pairwise_iou(calculator: Any, boxes: Tensor, priors: Tensor) -> Tensor:
+    """Overlaps of any calculator, natively where it gives plain IoU.
+
+    Args:
+        calculator: one of mmdet's.
+        boxes: [t, 4] xyxy.
+        priors: [N, 4] xyxy.
+
+    Returns:
+        [t, N], in the dtype of ``priors``.
+    """
+    if is_plain_iou(calculator):
+        return ops.batched_box_iou(boxes, priors)
+    return calculator(boxes, priors).to(priors.dtype)

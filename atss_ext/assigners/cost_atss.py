@@ -10,7 +10,6 @@ from torch import Tensor
 
 from atss_ext import ops
 from atss_ext.assigners import rows
-from atss_ext.assigners.atss import _anchors_per_location
 from atss_ext.assigners.base import (
     AssignmentError,
     BatchAssignment,
@@ -20,7 +19,7 @@ from atss_ext.assigners.base import (
     require_predictions,
     to_mmdet,
 )
-from atss_ext.assigners.per_image import image_batch, image_predictions
+from atss_ext.assigners.per_image import anchors_per_location, image_batch, image_predictions
 from atss_ext.assigners.rows import find_ignored, in_one_dtype, overlaps_of_winners
 from atss_ext.ops.reference import aligned_box_iou
 from atss_ext.registry import TASK_UTILS
@@ -140,7 +139,7 @@ class CostATSSAssigner:
         priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore)
         per_location = 1
         if self.candidates == 'per_location' and priors.size(0):
-            per_location = _anchors_per_location(priors, num_level_priors)
+            per_location = anchors_per_location(priors, num_level_priors)
         found = image_predictions(self, pred_instances)
         batch = self.assign_batch(priors, num_level_priors, gts, None, per_location, predictions=found)
         ranked = batch.ious if batch.metrics is None else batch.metrics

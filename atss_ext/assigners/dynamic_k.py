@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 from mmdet.models.task_modules import AssignResult
-from mmdet.models.task_modules import BboxOverlaps2D as MMDetBboxOverlaps2D
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from torch import Tensor
 
 from atss_ext.assigners.base import BatchAssignment, require_strides, to_mmdet
-from atss_ext.assigners.bbox_overlaps import BboxOverlaps2D
+from atss_ext.assigners.bbox_overlaps import is_plain_iou
 from atss_ext.ops.reference import box_centers
 
 
@@ -25,10 +24,7 @@ def plain_iou(assigner: object, config: dict | Any) -> Any:
         ValueError: for another.
     """
     calculator = MMDET_TASK_UTILS.build(config or {'type': 'BboxOverlaps2D'})
-    plain = type(calculator) is BboxOverlaps2D
-    if type(calculator) is MMDetBboxOverlaps2D:
-        plain = calculator.dtype is None
-    if not plain:
+    if not is_plain_iou(calculator):
         raise ValueError(
             f'{type(assigner).__name__} computes plain IoU itself, iou_calculator cannot be {calculator}: '
             f"leave it out, or take mmdet's {type(assigner).__name__}"

@@ -5,14 +5,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from mmdet.models.task_modules import AssignResult
-from mmdet.models.task_modules import BboxOverlaps2D as MMDetBboxOverlaps2D
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from atss_ext import ops
 from atss_ext.assigners.base import BatchAssignment, PackedGts, Predictions, check_arguments
-from atss_ext.assigners.bbox_overlaps import BboxOverlaps2D
+from atss_ext.assigners.bbox_overlaps import pairwise_iou
 from atss_ext.assigners.per_image import image_batch
 from atss_ext.assigners.rows import (
     Rows,
@@ -206,7 +205,7 @@ class MaxIoUAssigner:
         numbers = torch.arange(boxes.size(0), device=priors.device, dtype=torch.float32)[:, None]
         highest = []
         for rows in split_rows(gts.image_ids, *shape):
-            overlaps = self._overlaps(boxes[rows.gts], priors)
+            overlaps = pairwise_iou(self.iou_calculator, boxes[rows.gts], priors)
             if usable is not None:
                 overlaps = overlaps.masked_fill(~of_images(usable, rows), -1)
             _find_best(match, rows, overlaps, numbers[rows.gts])
@@ -241,14 +240,6 @@ class MaxIoUAssigner:
             ious = torch.where(claimed, match.claimed, ious)
         background = torch.where(negative, 0, -1)
         return torch.where(positive, winner - gts.offsets[:-1, None] + 1, background), winner, ious
-
-    def _overlaps(self, boxes: Tensor, priors: Tensor) -> Tensor:
-        """[t, N], in the dtype of ``priors``."""
-        kind = type(self.iou_calculator)
-        plain = kind is MMDetBboxOverlaps2D and self.iou_calculator.dtype is None
-        if plain or kind is BboxOverlaps2D:
-            return ops.batched_box_iou(boxes, priors)
-        return self.iou_calculator(boxes, priors).to(priors.dtype)
 
     def _iof(self, priors: Tensor, regions: Tensor) -> Tensor:
         if self.ignore_wrt_candidates:

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from atss_ext import ops
-from atss_ext.assigners.atss import _anchors_per_location
 from atss_ext.assigners.base import (
     BatchAssignment,
     PackedGts,
@@ -20,7 +19,7 @@ from atss_ext.assigners.base import (
     to_mmdet,
 )
 from atss_ext.assigners.cost_atss import at_candidates
-from atss_ext.assigners.per_image import image_batch, image_predictions
+from atss_ext.assigners.per_image import anchors_per_location, image_batch, image_predictions
 from atss_ext.assigners.rows import in_one_dtype, overlaps_of_winners
 from atss_ext.assigners.sinkhorn import Plan, Problem, solve
 from atss_ext.ops.reference import Candidates, aligned_box_iou, box_centers
@@ -180,7 +179,7 @@ class OTAAssigner:
         """
         priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore)
         found = image_predictions(self, pred_instances)
-        per_location = _anchors_per_location(priors, num_level_priors) if priors.size(0) else 1
+        per_location = anchors_per_location(priors, num_level_priors) if priors.size(0) else 1
         batch = self.assign_batch(priors, num_level_priors, gts, None, per_location, predictions=found)
         return to_mmdet(batch, gt_instances.labels)
 

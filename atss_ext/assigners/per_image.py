@@ -1,12 +1,15 @@
 """What mmdet's call for one image hands over, as a batch of one."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from atss_ext.assigners.base import PackedGts, Predictions, require_predictions
+from atss_ext.ops.reference import box_centers
 
 
 def image_batch(
@@ -33,3 +36,20 @@ def image_predictions(assigner: Any, pred_instances: InstanceData) -> Prediction
     if 'scores' not in pred_instances or 'bboxes' not in pred_instances:
         return require_predictions(assigner, None)
     return Predictions(pred_instances.scores[None], get_box_tensor(pred_instances.bboxes)[None])
+
+
+def anchors_per_location(priors: Tensor, level_sizes: Sequence[int]) -> int:
+    """How many priors of a level share a centre: the longest run of neighbours that do.
+
+    mmdet's call does not say, and with ``allowed_border`` its heads have already left out some anchors of
+    the locations near a border. Priors of one location are neighbours in mmdet's order; their centres agree
+    up to rounding.
+    """
+    boxes = priors.float()
+    centers = box_centers(boxes)
+    room = 1e-3 * (boxes[1:, 2:] - boxes[1:, :2]).amax(1).clamp(min=1)
+    breaks = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    breaks[1:] = (centers[1:] - centers[:-1]).abs().amax(1) >= room
+    starts = torch.tensor([0, *level_sizes]).cumsum(0)[:-1]
+    breaks[starts[starts < len(boxes)].to(boxes.device)] = True
+    return int(breaks.cumsum(0).bincount().max())

@@ -5,14 +5,13 @@ from typing import Any
 
 import torch
 from mmdet.models.task_modules import AssignResult
-from mmdet.models.task_modules import BboxOverlaps2D as MMDetBboxOverlaps2D
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from atss_ext import ops
 from atss_ext.assigners.base import BatchAssignment, PackedGts, Predictions, check_arguments, to_mmdet
-from atss_ext.assigners.bbox_overlaps import BboxOverlaps2D
+from atss_ext.assigners.bbox_overlaps import pairwise_iou
 from atss_ext.assigners.per_image import image_batch
 from atss_ext.assigners.rows import find_ignored, in_one_dtype, of_images, split_rows, usable_priors
 from atss_ext.ops.reference import box_centers
@@ -123,7 +122,7 @@ class TopKAssigner:
         best = gts.offsets.new_empty((boxes.size(0), k))
         ious, ranks = boxes.new_empty(best.shape), boxes.new_empty(best.shape)
         for rows in split_rows(gts.image_ids, gts.num_images, priors.size(0)):
-            overlaps = self._overlaps(boxes[rows.gts], priors)
+            overlaps = pairwise_iou(self.iou_calculator, boxes[rows.gts], priors)
             distance = _squared_distances(gt_centers[rows.gts], centers).sqrt_()
             rank = overlaps - distance / farthest[rows.gts, None] / DISTANCE_SHARE
             if usable is not None:
@@ -132,14 +131,6 @@ class TopKAssigner:
             ious[rows.gts] = overlaps.gather(1, best[rows.gts])
             ranks[rows.gts] = rank.gather(1, best[rows.gts])
         return best, ious, ranks > -torch.inf
-
-    def _overlaps(self, boxes: Tensor, priors: Tensor) -> Tensor:
-        """[t, N], in the dtype of ``priors``."""
-        kind = type(self.iou_calculator)
-        plain = kind is MMDetBboxOverlaps2D and self.iou_calculator.dtype is None
-        if plain or kind is BboxOverlaps2D:
-            return ops.batched_box_iou(boxes, priors)
-        return self.iou_calculator(boxes, priors).to(priors.dtype)
 
     def _iof(self, priors: Tensor, regions: Tensor) -> Tensor:
         return self.iou_calculator(priors, regions, mode='iof')

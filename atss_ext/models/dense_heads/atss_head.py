@@ -161,7 +161,7 @@ class ATSSHead(ATSSLayers):
         )
         predictions = None
         if needs_predictions(self.assigner):
-            predictions = self._predictions(cls_scores, bbox_preds, priors)
+            predictions = self.predictions_of(cls_scores, bbox_preds, priors)
         targets = self.get_targets(priors, gts, valid, predictions)
         # One reduction over the ranks, made whatever this rank holds: one without gts keeps nobody waiting.
         totals = reduce_mean(torch.stack([targets.num_positives, targets.centerness.sum()]))
@@ -184,7 +184,7 @@ class ATSSHead(ATSSLayers):
         return losses
 
     @torch.no_grad()
-    def _predictions(
+    def predictions_of(
         self, cls_scores: list[Tensor], bbox_preds: list[Tensor], priors: PyramidPriors
     ) -> Predictions:
         """Scores and boxes at every prior of every image, in the order of the priors."""

@@ -84,7 +84,7 @@ class Explainer:
         self.model = _model(cfg, checkpoint) if self.by_predictions else None
         if self.model is not None:
             self.head = self.model.bbox_head
-            if not hasattr(self.head, '_predictions'):
+            if not hasattr(self.head, 'predictions_of'):
                 raise AssignmentError(
                     f'{type(self.assigner).__name__} of config {cfg.filename} goes by predictions, which '
                     f'{type(self.head).__name__} does not give it for a picture: use atss_ext.ATSSHead'
@@ -143,7 +143,7 @@ class Explainer:
         scores, boxes, *_ = self.head(self.model.extract_feat(inputs))
         shapes = tuple((level.size(2), level.size(3)) for level in scores)
         priors = PyramidPriors.generate(generator, shapes, cpu)
-        return priors, shapes, self.head._predictions(scores, boxes, priors)
+        return priors, shapes, self.head.predictions_of(scores, boxes, priors)
 
     @torch.no_grad()
     def _assign(
