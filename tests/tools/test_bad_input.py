@@ -334,7 +334,7 @@ def test_values_that_our_classes_refuse(tiny, refused):
     said = refused('train.py', tiny.config, '--cfg-options', 'model.train_cfg.assigner.topk=0')
     assert said == 'error: topk must be at least 1, got 0: the paper uses 9'
     said = refused('train.py', tiny.config, '--cfg-options', 'model.bbox_head.reg_decoded_bbox=False')
-    assert 'reg_decoded_bbox=False: remove that key from the config' in said
+    assert 'GIoULoss compares boxes, but reg_decoded_bbox=False regresses deltas: remove that key' in said
 
 
 def test_shapes_of_another_world(tiny, refused, tmp_path):

@@ -12,17 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mmdet.datasets
-import mmdet.engine
-import mmdet.evaluation
-import mmdet.models
-import mmdet.visualization  # noqa: F401
-import torch
 from mmengine.config import Config
 
-# What trainings need is imported here: forked, they have it at once, and all are made by the same code.
-import atss_ext.assigners
-import atss_ext.models  # noqa: F401
 from atss_ext.cli.errors import explain
 from atss_ext.cli.runner import build_runner
 
@@ -75,8 +66,8 @@ def perform(run: Run) -> dict[str, Any] | None:
     """Train and score in a process of its own; None where that failed, and why is the end of its log.txt."""
     shutil.rmtree(run.folder, ignore_errors=True)  # of a run that was killed
     run.folder.mkdir(parents=True)
-    # A fork has everything imported already; a GPU that this process looked for is lost to one.
-    context = multiprocessing.get_context('spawn' if torch.cuda.is_available() else 'fork')
+    # Not forked: in a fork OpenMP waits for ever for threads that this process had, and a GPU is lost to it.
+    context = multiprocessing.get_context('spawn')
     child = context.Process(target=_child, args=(run, os.getpid()))
     child.start()
     try:
