@@ -6,7 +6,7 @@ loss.
 """
 
 from atss_ext.assigners.atss import ATSSAssigner
-from atss_ext.assigners.base import BatchAssigner, BatchAssignment, PackedGts, Predictions
+from atss_ext.assigners.base import BatchAssigner, BatchAssignment, PackedGts, Predictions, PyramidPriors
 from atss_ext.assigners.bbox_overlaps import BboxOverlaps2D
 from atss_ext.assigners.calls import assign_batch, needs_predictions
 from atss_ext.assigners.cost_atss import CostATSSAssigner
@@ -29,6 +29,7 @@ __all__ = [
     'OTAAssigner',
     'PackedGts',
     'Predictions',
+    'PyramidPriors',
     'SimOTAAssigner',
     'SpatialScaleAssigner',
     'TaskAlignedAssigner',

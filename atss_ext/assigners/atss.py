@@ -11,10 +11,17 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from atss_ext import ops
-from atss_ext.assigners.base import BatchAssignment, PackedGts, Predictions, check_arguments, to_mmdet
+from atss_ext.assigners.base import (
+    BatchAssignment,
+    PackedGts,
+    Predictions,
+    PyramidPriors,
+    check_valid,
+    to_mmdet,
+)
 from atss_ext.assigners.bbox_overlaps import is_plain_iou
-from atss_ext.assigners.per_image import anchors_per_location, image_batch
-from atss_ext.ops.reference import compute_dtype
+from atss_ext.assigners.per_image import image_batch
+from atss_ext.assigners.rows import find_ignored, in_one_dtype
 from atss_ext.registry import TASK_UTILS
 
 
@@ -63,40 +70,31 @@ class ATSSAssigner:
 
     def assign_batch(
         self,
-        priors: Tensor,
-        level_sizes: Sequence[int],
+        priors: PyramidPriors,
         gts: PackedGts,
         valid: Tensor | None = None,
-        priors_per_location: int = 1,
-        grid: Sequence[ops.GridLevel] | None = None,
-        strides: Sequence[tuple[float, float]] | None = None,
         predictions: Predictions | None = None,
     ) -> BatchAssignment:
         """Assigns every prior of every image of a batch.
 
         Args:
-            priors: [N, 4] xyxy, pixels, shared by all images; all levels one after the other.
-            level_sizes: L counts that sum to N.
+            priors: of the pyramid.
             gts: of the batch.
             valid: [B, N] bool, False for priors that take no part (in the padding); they come back as -1.
-            priors_per_location: anchors at one location.
-            grid: the levels from :func:`atss_ext.ops.find_grid`, where they are grids; same result, faster.
-            strides: not used.
             predictions: not used.
 
         Returns:
             :class:`BatchAssignment`.
 
         Raises:
-            ValueError: when priors are not [N, 4] floats, sizes do not add up to N, ``valid`` does not
-                fit, or ``priors_per_location`` is below 1.
+            ValueError: when ``valid`` does not fit.
         """
-        check_arguments(priors, level_sizes, gts, valid, priors_per_location)
-        k = self.topk * (priors_per_location if self.candidates == 'per_location' else 1)
-        if is_plain_iou(self.iou_calculator) or not gts.boxes.size(0) or not priors.size(0):
+        check_valid(valid, priors, gts)
+        k = self.topk * (priors.per_location if self.candidates == 'per_location' else 1)
+        if is_plain_iou(self.iou_calculator) or not gts.boxes.size(0) or not len(priors):
             result = ops.atss_assign(
-                priors,
-                level_sizes,
+                priors.boxes,
+                priors.level_sizes,
                 gts.boxes,
                 gts.offsets,
                 k,
@@ -105,10 +103,10 @@ class ATSSAssigner:
                 gts.ignore_offsets,
                 self.ignore_iof_thr,
                 self.ensure_positive,
-                grid,
+                priors.grid,
             )
         else:
-            result = self._assign_by_calculator(priors, level_sizes, gts, k, valid, grid)
+            result = self._assign_by_calculator(priors, gts, k, valid)
         return BatchAssignment(result.assigned, result.ious)
 
     def assign(
@@ -126,36 +124,27 @@ class ATSSAssigner:
             gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
             gt_instances_ignore: with ``bboxes``, or None.
         """
-        priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore)
-        per_location = 1
-        if self.candidates == 'per_location' and priors.size(0):
-            per_location = anchors_per_location(priors, num_level_priors)
-        return to_mmdet(
-            self.assign_batch(priors, num_level_priors, gts, None, per_location), gt_instances.labels
+        priors, gts = image_batch(
+            pred_instances,
+            gt_instances,
+            gt_instances_ignore,
+            num_level_priors,
+            by_location=self.candidates == 'per_location',
         )
+        return to_mmdet(self.assign_batch(priors, gts), gt_instances.labels)
 
     def _assign_by_calculator(
-        self,
-        priors: Tensor,
-        level_sizes: Sequence[int],
-        gts: PackedGts,
-        k: int,
-        valid: Tensor | None,
-        grid: Sequence[ops.GridLevel] | None,
+        self, priors: PyramidPriors, gts: PackedGts, k: int, valid: Tensor | None
     ) -> ops.Assignment:
         """The same with overlaps of the user's own calculator."""
-        dtype = compute_dtype(torch.promote_types(priors.dtype, gts.boxes.dtype))
-        priors, boxes = priors.to(dtype), gts.boxes.to(dtype)
-        ignored = None
-        if self.ignore_iof_thr > 0 and gts.ignore_boxes is not None and gts.ignore_offsets is not None:
-            regions = gts.ignore_boxes.to(dtype)
-            ignored = ops.ignored_priors(
-                priors, regions, gts.ignore_offsets, gts.offsets, self.ignore_iof_thr, self._iof
-            )
-        candidates = ops.center_topk(priors, level_sizes, boxes, gts.offsets, k, valid, ignored, grid)
+        anchors, boxes = in_one_dtype(priors.boxes, gts)
+        ignored = find_ignored(anchors, gts, self.ignore_iof_thr, self._iof)
+        candidates = ops.center_topk(
+            anchors, priors.level_sizes, boxes, gts.offsets, k, valid, ignored, priors.grid
+        )
         return ops.assign_candidates(
             candidates,
-            priors,
+            anchors,
             boxes,
             gts.offsets,
             valid,

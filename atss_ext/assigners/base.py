@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -114,6 +115,51 @@ def check_boxes(boxes: Tensor, offsets: Tensor, kind: str) -> None:
 
 
 @dataclass(frozen=True)
+class PyramidPriors:
+    """The priors of a feature pyramid, shared by all images of a batch.
+
+    Attributes:
+        boxes: [N, 4] xyxy, pixels; all levels one after the other.
+        level_sizes: L counts that sum to N.
+        per_location: anchors at one location.
+        grid: the levels from :func:`atss_ext.ops.find_grid`, where they are grids; assigners give the same
+            result without, some of them slower.
+        strides: L pairs (width, height), pixels, for assigners that measure distances in them.
+
+    Raises:
+        ValueError: when boxes are not [N, 4] floats, sizes do not add up to N, or ``per_location`` is
+            below 1.
+    """
+
+    boxes: Tensor
+    level_sizes: Sequence[int]
+    per_location: int = 1
+    grid: Sequence[GridLevel] | None = None
+    strides: Sequence[tuple[float, float]] | None = None
+
+    def __post_init__(self) -> None:
+        boxes, sizes = self.boxes, list(self.level_sizes)
+        if boxes.dim() != 2 or boxes.size(1) != 4 or not boxes.is_floating_point():
+            raise ValueError(f'priors must be a float tensor [N, 4], got {boxes.dtype} {tuple(boxes.shape)}')
+        if sum(sizes) != boxes.size(0):
+            raise ValueError(
+                f'level sizes {sizes} add up to {sum(sizes)}, but there are {boxes.size(0)} priors: pass the '
+                'number of priors of every level'
+            )
+        if self.per_location < 1:
+            raise ValueError(f'per_location must be at least 1, got {self.per_location}')
+
+    def __len__(self) -> int:
+        """N."""
+        return self.boxes.size(0)
+
+    @cached_property
+    def levels(self) -> tuple[Tensor, ...]:
+        """L tensors [n, 4], the priors of every level."""
+        return self.boxes.split(list(self.level_sizes))
+
+
+@dataclass(frozen=True)
 class Predictions:
     """What a head predicts at every prior, for assigners that go by it; without gradients.
 
@@ -156,46 +202,24 @@ class BatchAssigner(Protocol):
 
     def assign_batch(
         self,
-        priors: Tensor,
-        level_sizes: Sequence[int],
+        priors: PyramidPriors,
         gts: PackedGts,
         valid: Tensor | None = None,
-        priors_per_location: int = 1,
-        grid: Sequence[GridLevel] | None = None,
-        strides: Sequence[tuple[float, float]] | None = None,
         predictions: Predictions | None = None,
     ) -> BatchAssignment:
-        """Assigns [N, 4] priors of L levels to the gts of B images; arguments of
-        :func:`atss_ext.assigners.assign_batch`.
-        """
+        """Assigns the priors to the gts of B images; arguments of :func:`atss_ext.assigners.assign_batch`."""
 
 
-def check_arguments(
-    priors: Tensor,
-    level_sizes: Sequence[int],
-    gts: PackedGts,
-    valid: Tensor | None,
-    priors_per_location: int = 1,
-) -> None:
-    """Refuses arguments of ``assign_batch`` that would otherwise fail far from their cause.
+def check_valid(valid: Tensor | None, priors: PyramidPriors, gts: PackedGts) -> None:
+    """Refuses a mask of ``assign_batch`` that does not fit the rest.
 
     Raises:
-        ValueError: when priors are not [N, 4] floats, sizes do not add up to N, ``valid`` does not fit, or
-            ``priors_per_location`` is below 1.
+        ValueError: when ``valid`` is not [B, N].
     """
-    if priors.dim() != 2 or priors.size(1) != 4 or not priors.is_floating_point():
-        raise ValueError(f'priors must be a float tensor [N, 4], got {priors.dtype} {tuple(priors.shape)}')
-    if sum(level_sizes) != priors.size(0):
+    if valid is not None and tuple(valid.shape) != (gts.num_images, len(priors)):
         raise ValueError(
-            f'level sizes {list(level_sizes)} add up to {sum(level_sizes)}, but there are {priors.size(0)} '
-            'priors: pass the number of priors of every level'
+            f'valid must be [{gts.num_images}, {len(priors)}] (images, priors), got {tuple(valid.shape)}'
         )
-    if valid is not None and tuple(valid.shape) != (gts.num_images, priors.size(0)):
-        raise ValueError(
-            f'valid must be [{gts.num_images}, {priors.size(0)}] (images, priors), got {tuple(valid.shape)}'
-        )
-    if priors_per_location < 1:
-        raise ValueError(f'priors_per_location must be at least 1, got {priors_per_location}')
 
 
 def require_predictions(assigner: object, predictions: Predictions | None) -> Predictions:
@@ -212,18 +236,18 @@ def require_predictions(assigner: object, predictions: Predictions | None) -> Pr
     return predictions
 
 
-def require_strides(
-    assigner: object, strides: Sequence[tuple[float, float]] | None, num_levels: int
-) -> Sequence[tuple[float, float]]:
+def require_strides(assigner: object, priors: PyramidPriors) -> Sequence[tuple[float, float]]:
     """The strides of all levels, which ``assigner`` cannot do without.
 
     Raises:
         AssignmentError: where there are none, or not one a level.
     """
+    strides, num_levels = priors.strides, len(priors.level_sizes)
     if strides is None or len(strides) != num_levels:
         raise AssignmentError(
             f'{type(assigner).__name__} measures distances in strides and needs a (width, height) for all of '
-            f'{num_levels} levels, but got {None if strides is None else list(strides)}: pass strides'
+            f'{num_levels} levels, but got {None if strides is None else list(strides)}: pass strides to '
+            'PyramidPriors'
         )
     return strides
 

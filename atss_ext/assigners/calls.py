@@ -20,10 +20,11 @@ from atss_ext.assigners.base import (
     BatchAssignment,
     PackedGts,
     Predictions,
+    PyramidPriors,
+    check_valid,
     require_predictions,
-    require_strides,
 )
-from atss_ext.ops import GridLevel
+from atss_ext.assigners.dynamic_k import points_of
 
 # How mmdet's assigners want their input; nothing in their signatures says it.
 _BY_PROBABILITY = (MMDetTaskAlignedAssigner, MMDetSimOTAAssigner)
@@ -34,13 +35,9 @@ _BY_POINTS = (MMDetSimOTAAssigner, MMDetDynamicSoftLabelAssigner)
 
 def assign_batch(
     assigner: Any,
-    priors: Tensor,
-    level_sizes: Sequence[int],
+    priors: PyramidPriors,
     gts: PackedGts,
     valid: Tensor | None = None,
-    priors_per_location: int = 1,
-    grid: Sequence[GridLevel] | None = None,
-    strides: Sequence[tuple[float, float]] | None = None,
     predictions: Predictions | None = None,
 ) -> BatchAssignment:
     """One call for every assigner: ours serve the batch at once, mmdet's are called image by image.
@@ -49,26 +46,22 @@ def assign_batch(
         assigner: a :class:`BatchAssigner`, or one with mmdet's ``assign``. Of mmdet's these are
             MaxIoUAssigner and CenterRegionAssigner (what the latter calls shadowed is background here, as in
             its ``gt_inds``), ATSSAssigner, TaskAlignedAssigner, SimOTAAssigner and DynamicSoftLabelAssigner.
-        priors: [N, 4] xyxy, pixels; all levels one after the other.
-        level_sizes: L counts that sum to N.
+        priors: of the pyramid; with strides for assigners that measure distances in them.
         gts: of the batch.
         valid: [B, N] bool, False for priors that take no part; they come back as -1.
-        priors_per_location: anchors at one location.
-        grid: the levels from :func:`atss_ext.ops.find_grid`, where they are grids; may make it faster.
-        strides: L pairs (width, height), pixels, for assigners that measure distances in them.
         predictions: for assigners that :func:`needs_predictions`.
 
     Raises:
         AssignmentError: for an assigner that needs what it is not given, or gives a prior several gts.
+        ValueError: when ``valid`` does not fit.
     """
     if isinstance(assigner, BatchAssigner):
-        return assigner.assign_batch(
-            priors, level_sizes, gts, valid, priors_per_location, grid, strides, predictions
-        )
+        return assigner.assign_batch(priors, gts, valid, predictions)
     _check_call(assigner)
-    instances = _candidates(assigner, priors, level_sizes, strides, predictions)
+    check_valid(valid, priors, gts)
+    instances = _candidates(assigner, priors, predictions)
     rows = [
-        _assign_image(assigner, instances(image), priors, level_sizes, gts, image, valid)
+        _assign_image(assigner, instances(image), priors, gts, image, valid)
         for image in range(gts.num_images)
     ]
     return BatchAssignment(torch.stack([row for row, _ in rows]), torch.stack([iou for _, iou in rows]))
@@ -84,19 +77,12 @@ def needs_predictions(assigner: Any) -> bool:
 
 
 def _candidates(
-    assigner: Any,
-    priors: Tensor,
-    level_sizes: Sequence[int],
-    strides: Sequence[tuple[float, float]] | None,
-    predictions: Predictions | None,
+    assigner: Any, priors: PyramidPriors, predictions: Predictions | None
 ) -> Callable[[int], InstanceData]:
     """What one of mmdet's assigners chooses from, by image."""
-    if isinstance(assigner, _BY_POINTS):
-        pairs = torch.tensor(require_strides(assigner, strides, len(level_sizes)), device=priors.device)
-        pairs = pairs.repeat_interleave(torch.tensor(list(level_sizes), device=priors.device), 0)
-        priors = torch.cat([(priors[:, :2] + priors[:, 2:]) / 2, pairs.to(priors.dtype)], 1)
+    own = points_of(assigner, priors) if isinstance(assigner, _BY_POINTS) else priors.boxes
     if not needs_predictions(assigner):
-        return lambda image: InstanceData(priors=priors)
+        return lambda image: InstanceData(priors=own)
     found = require_predictions(assigner, predictions)
     wants_logits = not isinstance(assigner, _BY_PROBABILITY)
     if wants_logits and not found.are_logits:
@@ -106,7 +92,7 @@ def _candidates(
         scores = found.scores[image]
         if found.are_logits and not wants_logits:
             scores = scores.sigmoid()
-        return InstanceData(priors=priors, scores=scores, bboxes=found.boxes[image])
+        return InstanceData(priors=own, scores=scores, bboxes=found.boxes[image])
 
     return of_image
 
@@ -114,23 +100,23 @@ def _candidates(
 def _assign_image(
     assigner: Any,
     candidates: InstanceData,
-    priors: Tensor,
-    level_sizes: Sequence[int],
+    priors: PyramidPriors,
     gts: PackedGts,
     image: int,
     valid: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Calls one of mmdet's assigners for one image: assigned [N] and ious [N]."""
-    own = priors.new_ones(priors.size(0), dtype=torch.bool) if valid is None else valid[image]
+    boxes = priors.boxes
+    own = boxes.new_ones(len(priors), dtype=torch.bool) if valid is None else valid[image]
     instances, ignored = _image_gts(gts, image)
     arguments: list[Any] = [instances, ignored]
     if _takes_levels(type(assigner)):
-        arguments.insert(0, [int(level.sum()) for level in own.split(list(level_sizes))])
+        arguments.insert(0, [int(level.sum()) for level in own.split(list(priors.level_sizes))])
     result = _call(assigner, candidates[own], arguments)
-    assigned = result.gt_inds.new_full((priors.size(0),), -1)
+    assigned = result.gt_inds.new_full((len(priors),), -1)
     assigned[own] = result.gt_inds
-    ious = priors.new_zeros(priors.size(0))
-    ious[own] = _positive_overlaps(result, priors[own], instances.bboxes)
+    ious = boxes.new_zeros(len(priors))
+    ious[own] = _positive_overlaps(result, boxes[own], instances.bboxes)
     return assigned, ious
 
 

@@ -15,11 +15,12 @@ from atss_ext.assigners.base import (
     BatchAssignment,
     PackedGts,
     Predictions,
-    check_arguments,
+    PyramidPriors,
+    check_valid,
     require_predictions,
     to_mmdet,
 )
-from atss_ext.assigners.per_image import anchors_per_location, image_batch, image_predictions
+from atss_ext.assigners.per_image import image_batch, image_predictions
 from atss_ext.assigners.rows import find_ignored, in_one_dtype, overlaps_of_winners
 from atss_ext.ops.reference import aligned_box_iou
 from atss_ext.registry import TASK_UTILS
@@ -70,25 +71,17 @@ class CostATSSAssigner:
     @torch.no_grad()
     def assign_batch(
         self,
-        priors: Tensor,
-        level_sizes: Sequence[int],
+        priors: PyramidPriors,
         gts: PackedGts,
         valid: Tensor | None = None,
-        priors_per_location: int = 1,
-        grid: Sequence[ops.GridLevel] | None = None,
-        strides: Sequence[tuple[float, float]] | None = None,
         predictions: Predictions | None = None,
     ) -> BatchAssignment:
         """Assigns every prior of every image of a batch.
 
         Args:
-            priors: [N, 4] xyxy, pixels, shared by all images; all levels one after the other.
-            level_sizes: L counts that sum to N.
+            priors: of the pyramid.
             gts: of the batch.
             valid: [B, N] bool, False for priors that take no part (in the padding); they come back as -1.
-            priors_per_location: anchors at one location.
-            grid: the levels from :func:`atss_ext.ops.find_grid`, where they are grids; same result, faster.
-            strides: not used.
             predictions: needed.
 
         Returns:
@@ -96,25 +89,26 @@ class CostATSSAssigner:
 
         Raises:
             AssignmentError: without predictions, or for a label that they have no score of (CPU).
-            ValueError: when priors are not [N, 4] floats, sizes do not add up to N, ``valid`` does not
-                fit, or ``priors_per_location`` is below 1.
+            ValueError: when ``valid`` does not fit.
         """
         found = require_predictions(self, predictions)
-        check_arguments(priors, level_sizes, gts, valid, priors_per_location)
-        priors, boxes = in_one_dtype(priors, gts)
-        ignored = find_ignored(priors, gts, self.ignore_iof_thr)
-        k = self.topk * (priors_per_location if self.candidates == 'per_location' else 1)
-        if not boxes.size(0) or not priors.size(0):
-            empty = ops.atss_assign(priors, level_sizes, boxes, gts.offsets, k, valid)
+        check_valid(valid, priors, gts)
+        anchors, boxes = in_one_dtype(priors.boxes, gts)
+        ignored = find_ignored(anchors, gts, self.ignore_iof_thr)
+        k = self.topk * (priors.per_location if self.candidates == 'per_location' else 1)
+        if not boxes.size(0) or not len(priors):
+            empty = ops.atss_assign(anchors, priors.level_sizes, boxes, gts.offsets, k, valid)
             return BatchAssignment(empty.assigned, empty.ious, empty.ious)
-        candidates = ops.center_topk(priors, level_sizes, boxes, gts.offsets, k, valid, ignored, grid)
+        candidates = ops.center_topk(
+            anchors, priors.level_sizes, boxes, gts.offsets, k, valid, ignored, priors.grid
+        )
         values = self._values(candidates.prior_index, gts, boxes, found)
         result = ops.assign_candidates(
-            candidates, priors, boxes, gts.offsets, valid, ignored, aligned_iou=lambda *_: values.view(-1)
+            candidates, anchors, boxes, gts.offsets, valid, ignored, aligned_iou=lambda *_: values.view(-1)
         )
         packed = result.assigned - 1 + gts.offsets[:-1, None]
         winner = torch.where(result.assigned > 0, packed, boxes.size(0))
-        ious = overlaps_of_winners(found.boxes.to(priors.dtype), boxes, winner)
+        ious = overlaps_of_winners(found.boxes.to(anchors.dtype), boxes, winner)
         return BatchAssignment(result.assigned, ious, result.ious)
 
     def assign(
@@ -136,12 +130,14 @@ class CostATSSAssigner:
         Returns:
             mmdet's; ``max_overlaps`` holds the values that positives are ranked by, as mmdet's does.
         """
-        priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore)
-        per_location = 1
-        if self.candidates == 'per_location' and priors.size(0):
-            per_location = anchors_per_location(priors, num_level_priors)
-        found = image_predictions(self, pred_instances)
-        batch = self.assign_batch(priors, num_level_priors, gts, None, per_location, predictions=found)
+        priors, gts = image_batch(
+            pred_instances,
+            gt_instances,
+            gt_instances_ignore,
+            num_level_priors,
+            by_location=self.candidates == 'per_location',
+        )
+        batch = self.assign_batch(priors, gts, predictions=image_predictions(self, pred_instances))
         ranked = batch.ious if batch.metrics is None else batch.metrics
         return to_mmdet(BatchAssignment(batch.assigned, ranked), gt_instances.labels)
 

@@ -1,6 +1,5 @@
 """What the assigners that go by predictions share."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from mmdet.models.task_modules import AssignResult
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from torch import Tensor
 
-from atss_ext.assigners.base import BatchAssignment, require_strides, to_mmdet
+from atss_ext.assigners.base import BatchAssignment, PyramidPriors, require_strides, to_mmdet
 from atss_ext.assigners.bbox_overlaps import is_plain_iou
 from atss_ext.ops.reference import box_centers
 
@@ -44,26 +43,19 @@ def require_positive(assigner: object, **numbers: float) -> None:
             raise ValueError(f'{name} of {type(assigner).__name__} must be at least {least}, got {number}')
 
 
-def points_of(
-    assigner: object,
-    priors: Tensor,
-    level_sizes: Sequence[int],
-    strides: Sequence[tuple[float, float]] | None,
-) -> Tensor:
+def points_of(assigner: object, priors: PyramidPriors) -> Tensor:
     """Centre and stride of every prior, [N, 4] (x, y, stride x, stride y).
 
     Args:
         assigner: who asks, for the sentence.
-        priors: [N, 4] xyxy.
-        level_sizes: L counts that sum to N.
-        strides: L pairs.
+        priors: with strides.
 
     Raises:
         AssignmentError: where the strides are missing.
     """
-    pairs = priors.new_tensor([list(pair) for pair in require_strides(assigner, strides, len(level_sizes))])
-    of_levels = [pair.expand(size, 2) for pair, size in zip(pairs, level_sizes, strict=True)]
-    return torch.cat([box_centers(priors), torch.cat(of_levels)], 1)
+    pairs = priors.boxes.new_tensor([list(pair) for pair in require_strides(assigner, priors)])
+    of_levels = [pair.expand(size, 2) for pair, size in zip(pairs, priors.level_sizes, strict=True)]
+    return torch.cat([box_centers(priors.boxes), torch.cat(of_levels)], 1)
 
 
 def to_mmdet_by_cost(assignment: BatchAssignment, labels: Tensor, no_overlap: float) -> AssignResult:

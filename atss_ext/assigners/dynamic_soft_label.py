@@ -1,11 +1,9 @@
 """Dynamic soft label assignment (RTMDet, arXiv 2212.07784)."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from mmdet.models.task_modules import AssignResult
-from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -16,10 +14,12 @@ from atss_ext.assigners.base import (
     BatchAssignment,
     PackedGts,
     Predictions,
-    check_arguments,
+    PyramidPriors,
+    check_valid,
     require_predictions,
 )
 from atss_ext.assigners.dynamic_k import plain_iou, points_of, require_positive, to_mmdet_by_cost
+from atss_ext.assigners.per_image import image_predictions
 from atss_ext.registry import TASK_UTILS
 
 # Keeps the centre of an empty mask finite (mmdet).
@@ -63,26 +63,18 @@ class DynamicSoftLabelAssigner:
 
     def assign_batch(
         self,
-        priors: Tensor,
-        level_sizes: Sequence[int],
+        priors: PyramidPriors,
         gts: PackedGts,
         valid: Tensor | None = None,
-        priors_per_location: int = 1,
-        grid: Sequence[ops.GridLevel] | None = None,
-        strides: Sequence[tuple[float, float]] | None = None,
         predictions: Predictions | None = None,
     ) -> BatchAssignment:
         """Assigns every prior of every image of a batch.
 
         Args:
-            priors: [N, 4] xyxy, pixels, shared by all images; their centres are what counts.
-            level_sizes: L counts that sum to N.
+            priors: of the pyramid, with strides (the width counts, as in mmdet); of boxes the centres do.
             gts: of the batch; distances go to the middle of a box. Ignore regions are not looked at, as in
                 mmdet.
             valid: [B, N] bool, False for priors that take no part; they come back as -1.
-            priors_per_location: not used.
-            grid: not used.
-            strides: L pairs (width, height), pixels; the width counts, as in mmdet.
             predictions: scores (logits) and boxes of all priors.
 
         Returns:
@@ -92,14 +84,14 @@ class DynamicSoftLabelAssigner:
             ValueError: when shapes, types or labels do not fit.
             AssignmentError: without strides or predictions, or for probabilities.
         """
-        check_arguments(priors, level_sizes, gts, valid, priors_per_location)
+        check_valid(valid, priors, gts)
         found = require_predictions(self, predictions)
         if not found.are_logits:
             raise AssignmentError(
                 'DynamicSoftLabelAssigner needs logits as scores, not probabilities: pass what the head '
                 'predicts, before the sigmoid'
             )
-        return self._assign(points_of(self, priors, level_sizes, strides), gts, valid, found)
+        return self._assign(points_of(self, priors), gts, valid, found)
 
     def assign(
         self,
@@ -118,7 +110,7 @@ class DynamicSoftLabelAssigner:
             gt_instances_ignore: not used.
             kwargs: not used.
         """
-        found = Predictions(pred_instances.scores[None], get_box_tensor(pred_instances.bboxes)[None])
+        found = image_predictions(self, pred_instances)
         gts = PackedGts.from_instances([gt_instances])
         centers = None
         if len(gts.boxes) and 'masks' in gt_instances:

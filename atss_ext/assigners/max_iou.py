@@ -9,8 +9,7 @@ from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from atss_ext import ops
-from atss_ext.assigners.base import BatchAssignment, PackedGts, Predictions, check_arguments
+from atss_ext.assigners.base import BatchAssignment, PackedGts, Predictions, PyramidPriors, check_valid
 from atss_ext.assigners.bbox_overlaps import pairwise_iou
 from atss_ext.assigners.per_image import image_batch
 from atss_ext.assigners.rows import (
@@ -116,36 +115,27 @@ class MaxIoUAssigner:
 
     def assign_batch(
         self,
-        priors: Tensor,
-        level_sizes: Sequence[int],
+        priors: PyramidPriors,
         gts: PackedGts,
         valid: Tensor | None = None,
-        priors_per_location: int = 1,
-        grid: Sequence[ops.GridLevel] | None = None,
-        strides: Sequence[tuple[float, float]] | None = None,
         predictions: Predictions | None = None,
     ) -> BatchAssignment:
         """Assigns every prior of every image of a batch.
 
         Args:
-            priors: [N, 4] xyxy, pixels, shared by all images.
-            level_sizes: L counts that sum to N.
+            priors: of the pyramid.
             gts: of the batch.
             valid: [B, N] bool, False for priors that take no part (in the padding); they come back as -1.
-            priors_per_location: not used.
-            grid: not used.
-            strides: not used.
             predictions: not used.
 
         Returns:
             :class:`BatchAssignment`.
 
         Raises:
-            ValueError: when priors are not [N, 4] floats, sizes do not add up to N, or ``valid`` does not
-                fit.
+            ValueError: when ``valid`` does not fit.
         """
-        check_arguments(priors, level_sizes, gts, valid, priors_per_location)
-        assigned, ious, _ = self._assign(priors, gts, valid)
+        check_valid(valid, priors, gts)
+        assigned, ious, _ = self._assign(priors.boxes, gts, valid)
         return BatchAssignment(assigned, ious)
 
     def assign(
@@ -164,7 +154,7 @@ class MaxIoUAssigner:
             kwargs: without effect, as mmdet's.
         """
         priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore)
-        assigned, _, best = (rows[0] for rows in self._assign(priors, gts, None))
+        assigned, _, best = (rows[0] for rows in self._assign(priors.boxes, gts, None))
         labels = torch.full_like(assigned, -1)
         if len(gts.labels):
             own = gts.labels[(assigned - 1).clamp(min=0)]

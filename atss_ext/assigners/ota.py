@@ -14,12 +14,13 @@ from atss_ext.assigners.base import (
     BatchAssignment,
     PackedGts,
     Predictions,
-    check_arguments,
+    PyramidPriors,
+    check_valid,
     require_predictions,
     to_mmdet,
 )
 from atss_ext.assigners.cost_atss import at_candidates
-from atss_ext.assigners.per_image import anchors_per_location, image_batch, image_predictions
+from atss_ext.assigners.per_image import image_batch, image_predictions
 from atss_ext.assigners.rows import in_one_dtype, overlaps_of_winners
 from atss_ext.assigners.sinkhorn import Plan, Problem, solve
 from atss_ext.ops.reference import Candidates, aligned_box_iou, box_centers
@@ -115,25 +116,17 @@ class OTAAssigner:
     @torch.no_grad()
     def assign_batch(
         self,
-        priors: Tensor,
-        level_sizes: Sequence[int],
+        priors: PyramidPriors,
         gts: PackedGts,
         valid: Tensor | None = None,
-        priors_per_location: int = 1,
-        grid: Sequence[ops.GridLevel] | None = None,
-        strides: Sequence[tuple[float, float]] | None = None,
         predictions: Predictions | None = None,
     ) -> BatchAssignment:
         """Assigns every prior of every image of a batch.
 
         Args:
-            priors: [N, 4] xyxy, pixels, shared by all images; all levels one after the other.
-            level_sizes: L counts that sum to N.
+            priors: of the pyramid.
             gts: of the batch; ignore regions have no effect.
             valid: [B, N] bool, False for priors that take no part (in the padding); they come back as -1.
-            priors_per_location: anchors at one location.
-            grid: the levels from :func:`atss_ext.ops.find_grid`, where they are grids; same result, faster.
-            strides: not used.
             predictions: needed.
 
         Returns:
@@ -141,24 +134,25 @@ class OTAAssigner:
 
         Raises:
             AssignmentError: without predictions, or for a label that they have no score of (CPU).
-            ValueError: when priors are not [N, 4] floats, sizes do not add up to N, ``valid`` does not
-                fit, or ``priors_per_location`` is below 1.
+            ValueError: when ``valid`` does not fit.
         """
         found = require_predictions(self, predictions)
-        check_arguments(priors, level_sizes, gts, valid, priors_per_location)
-        priors, boxes = in_one_dtype(priors, gts)
-        shape, num_gts = (gts.num_images, priors.size(0)), boxes.size(0)
-        winner, share = gts.offsets.new_full(shape, num_gts), priors.new_zeros(shape)
-        if not num_gts or not priors.size(0):
+        check_valid(valid, priors, gts)
+        anchors, boxes = in_one_dtype(priors.boxes, gts)
+        shape, num_gts = (gts.num_images, len(priors)), boxes.size(0)
+        winner, share = gts.offsets.new_full(shape, num_gts), anchors.new_zeros(shape)
+        if not num_gts or not len(priors):
             return BatchAssignment(to_assigned(winner, gts.offsets, num_gts, valid, None), share, share)
-        k = self.center_area * priors_per_location
-        nearest = ops.center_topk(priors, level_sizes, boxes, gts.offsets, k, valid, None, grid)
-        candidates = _describe(nearest, priors, boxes, gts, found)
-        slots, problem = self._problem(candidates, gts, valid, priors.size(0))
+        k = self.center_area * priors.per_location
+        nearest = ops.center_topk(
+            anchors, priors.level_sizes, boxes, gts.offsets, k, valid, None, priors.grid
+        )
+        candidates = _describe(nearest, anchors, boxes, gts, found)
+        slots, problem = self._problem(candidates, gts, valid, len(priors))
         choice, shares = _decide(solve(problem, self.iterations), problem)
         winner.view(-1)[slots] = choice
         share.view(-1)[slots] = shares.to(share.dtype)
-        ious = overlaps_of_winners(found.boxes.to(priors.dtype), boxes, winner)
+        ious = overlaps_of_winners(found.boxes.to(anchors.dtype), boxes, winner)
         return BatchAssignment(to_assigned(winner, gts.offsets, num_gts, valid, None), ious, share)
 
     def assign(
@@ -177,11 +171,11 @@ class OTAAssigner:
             gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
             gt_instances_ignore: without effect.
         """
-        priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore)
+        priors, gts = image_batch(
+            pred_instances, gt_instances, gt_instances_ignore, num_level_priors, by_location=True
+        )
         found = image_predictions(self, pred_instances)
-        per_location = anchors_per_location(priors, num_level_priors) if priors.size(0) else 1
-        batch = self.assign_batch(priors, num_level_priors, gts, None, per_location, predictions=found)
-        return to_mmdet(batch, gt_instances.labels)
+        return to_mmdet(self.assign_batch(priors, gts, predictions=found), gt_instances.labels)
 
     def _problem(
         self,

@@ -1,6 +1,7 @@
 """What mmdet's call for one image hands over, as a batch of one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,34 +9,44 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from atss_ext.assigners.base import PackedGts, Predictions, require_predictions
+from atss_ext.assigners.base import PackedGts, Predictions, PyramidPriors, require_predictions
 from atss_ext.ops.reference import box_centers
 
 
 def image_batch(
-    pred_instances: InstanceData, gt_instances: InstanceData, gt_instances_ignore: InstanceData | None
-) -> tuple[Tensor, PackedGts]:
-    """Priors [N, 4] and the packed gts of one image.
+    pred_instances: InstanceData,
+    gt_instances: InstanceData,
+    gt_instances_ignore: InstanceData | None = None,
+    level_sizes: Sequence[int] | None = None,
+    by_location: bool = False,
+) -> tuple[PyramidPriors, PackedGts]:
+    """The priors and the packed gts of one image.
 
     Args:
         pred_instances: with ``priors`` [N, 4] or more columns, xyxy first.
         gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
         gt_instances_ignore: with ``bboxes``, or None.
+        level_sizes: L counts that sum to N; None counts all priors as one level.
+        by_location: whether to find out how many anchors a location has.
     """
-    priors = get_box_tensor(pred_instances.priors)[:, :4]
+    boxes = get_box_tensor(pred_instances.priors)[:, :4]
+    priors = PyramidPriors(boxes, [len(boxes)] if level_sizes is None else level_sizes)
+    if by_location and len(priors):
+        priors = replace(priors, per_location=anchors_per_location(boxes, priors.level_sizes))
     ignored = None if gt_instances_ignore is None else [gt_instances_ignore]
     return priors, PackedGts.from_instances([gt_instances], ignored)
 
 
-def image_predictions(assigner: Any, pred_instances: InstanceData) -> Predictions:
-    """Logits and boxes of one image as those of a batch of one.
+def image_predictions(assigner: Any, pred_instances: InstanceData, are_logits: bool = True) -> Predictions:
+    """Scores and boxes of one image as those of a batch of one.
 
     Raises:
         AssignmentError: where ``pred_instances`` has no ``scores`` or ``bboxes``.
     """
     if 'scores' not in pred_instances or 'bboxes' not in pred_instances:
         return require_predictions(assigner, None)
-    return Predictions(pred_instances.scores[None], get_box_tensor(pred_instances.bboxes)[None])
+    boxes = get_box_tensor(pred_instances.bboxes)
+    return Predictions(pred_instances.scores[None], boxes[None], are_logits)
 
 
 def anchors_per_location(priors: Tensor, level_sizes: Sequence[int]) -> int:

@@ -1,10 +1,8 @@
 """SimOTA (YOLOX, arXiv 2107.08430)."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from mmdet.models.task_modules import AssignResult
-from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -13,10 +11,12 @@ from atss_ext.assigners.base import (
     BatchAssignment,
     PackedGts,
     Predictions,
-    check_arguments,
+    PyramidPriors,
+    check_valid,
     require_predictions,
 )
 from atss_ext.assigners.dynamic_k import plain_iou, points_of, require_positive, to_mmdet_by_cost
+from atss_ext.assigners.per_image import image_predictions
 from atss_ext.registry import TASK_UTILS
 
 # What mmdet's class reports as the overlap of a prior that no gt claims.
@@ -71,25 +71,17 @@ class SimOTAAssigner:
 
     def assign_batch(
         self,
-        priors: Tensor,
-        level_sizes: Sequence[int],
+        priors: PyramidPriors,
         gts: PackedGts,
         valid: Tensor | None = None,
-        priors_per_location: int = 1,
-        grid: Sequence[ops.GridLevel] | None = None,
-        strides: Sequence[tuple[float, float]] | None = None,
         predictions: Predictions | None = None,
     ) -> BatchAssignment:
         """Assigns every prior of every image of a batch.
 
         Args:
-            priors: [N, 4] xyxy, pixels, shared by all images; their centres are what counts.
-            level_sizes: L counts that sum to N.
+            priors: of the pyramid, with strides; of the boxes the centres count.
             gts: of the batch; ignore regions are not looked at, as in mmdet.
             valid: [B, N] bool, False for priors that take no part; they come back as -1.
-            priors_per_location: not used.
-            grid: not used.
-            strides: L pairs (width, height), pixels.
             predictions: scores and boxes of all priors.
 
         Returns:
@@ -99,9 +91,9 @@ class SimOTAAssigner:
             ValueError: when shapes, types or labels do not fit.
             AssignmentError: without strides or predictions.
         """
-        check_arguments(priors, level_sizes, gts, valid, priors_per_location)
+        check_valid(valid, priors, gts)
         found = require_predictions(self, predictions)
-        return self._assign(points_of(self, priors, level_sizes, strides), gts, valid, found)
+        return self._assign(points_of(self, priors), gts, valid, found)
 
     def assign(
         self,
@@ -119,8 +111,7 @@ class SimOTAAssigner:
             gt_instances_ignore: not used.
             kwargs: not used.
         """
-        boxes = get_box_tensor(pred_instances.bboxes)
-        found = Predictions(pred_instances.scores[None], boxes[None], are_logits=False)
+        found = image_predictions(self, pred_instances, are_logits=False)
         gts = PackedGts.from_instances([gt_instances])
         assignment = self._assign(pred_instances.priors, gts, None, found)
         return to_mmdet_by_cost(assignment, gt_instances.labels, _NO_OVERLAP)

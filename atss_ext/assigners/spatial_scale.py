@@ -1,20 +1,21 @@
 """Assignment by the place and the size of gts (FCOS, arXiv 1904.01355)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from mmdet.models.task_modules import AssignResult
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from atss_ext import ops
 from atss_ext.assigners import rows
 from atss_ext.assigners.base import (
     AssignmentError,
     BatchAssignment,
     PackedGts,
     Predictions,
-    check_arguments,
+    PyramidPriors,
+    check_valid,
     require_strides,
     to_mmdet,
 )
@@ -81,25 +82,17 @@ class SpatialScaleAssigner:
 
     def assign_batch(
         self,
-        priors: Tensor,
-        level_sizes: Sequence[int],
+        priors: PyramidPriors,
         gts: PackedGts,
         valid: Tensor | None = None,
-        priors_per_location: int = 1,
-        grid: Sequence[ops.GridLevel] | None = None,
-        strides: Sequence[tuple[float, float]] | None = None,
         predictions: Predictions | None = None,
     ) -> BatchAssignment:
         """Assigns every prior of every image of a batch.
 
         Args:
-            priors: [N, 4] xyxy, pixels, shared by all images; all levels one after the other.
-            level_sizes: L counts that sum to N, as many as there are ranges.
+            priors: of the pyramid, as many levels as there are ranges; with strides for center sampling.
             gts: of the batch; ignore regions have no effect.
             valid: [B, N] bool, False for priors that take no part (in the padding); they come back as -1.
-            priors_per_location: not used.
-            grid: not used.
-            strides: L pairs (width, height), pixels; needed for center sampling.
             predictions: not used.
 
         Returns:
@@ -107,30 +100,31 @@ class SpatialScaleAssigner:
 
         Raises:
             AssignmentError: when the levels are not as many as the ranges, or strides are missing.
-            ValueError: when priors are not [N, 4] floats, sizes do not add up to N, or ``valid`` does not
-                fit.
+            ValueError: when ``valid`` does not fit.
         """
-        check_arguments(priors, level_sizes, gts, valid, priors_per_location)
-        if len(level_sizes) != len(self.regress_ranges):
+        check_valid(valid, priors, gts)
+        num_levels = len(priors.level_sizes)
+        if num_levels != len(self.regress_ranges):
             raise AssignmentError(
                 f'SpatialScaleAssigner has {len(self.regress_ranges)} regress_ranges '
-                f'{list(self.regress_ranges)}, but there are {len(level_sizes)} levels: give each level one'
+                f'{list(self.regress_ranges)}, but there are {num_levels} levels: give each level one'
             )
-        limits = self._reach(level_sizes, strides)
-        priors, boxes = in_one_dtype(priors, gts)
-        shape, num_gts = (gts.num_images, priors.size(0)), boxes.size(0)
-        if not num_gts or not priors.size(0):
+        limits = self._reach(priors)
+        anchors, boxes = in_one_dtype(priors.boxes, gts)
+        shape, num_gts = (gts.num_images, len(priors)), boxes.size(0)
+        if not num_gts or not len(priors):
             nobody = gts.offsets.new_full(shape, num_gts)
             return BatchAssignment(
-                to_assigned(nobody, gts.offsets, num_gts, valid, None), priors.new_zeros(shape)
+                to_assigned(nobody, gts.offsets, num_gts, valid, None), anchors.new_zeros(shape)
             )
         # Smallest area first; the sort is stable, so that of equal ones the lower gt is.
         order = box_area(boxes + self._growth(boxes)).sort(stable=True).indices
-        winner = self._win(priors, boxes, gts, order, level_sizes, limits)
+        levels = anchors.split(list(priors.level_sizes))
+        winner = self._win(levels, boxes, gts, order, limits)
         if valid is not None:
             winner = winner.masked_fill(~valid, num_gts)
         assigned = to_assigned(winner, gts.offsets, num_gts, valid, None)
-        return BatchAssignment(assigned, overlaps_of_winners(priors, boxes, winner))
+        return BatchAssignment(assigned, overlaps_of_winners(anchors, boxes, winner))
 
     def assign(
         self,
@@ -147,40 +141,38 @@ class SpatialScaleAssigner:
             gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
             gt_instances_ignore: without effect.
         """
-        priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore)
-        return to_mmdet(self.assign_batch(priors, num_level_priors, gts), gt_instances.labels)
+        priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore, num_level_priors)
+        return to_mmdet(self.assign_batch(priors, gts), gt_instances.labels)
 
     def _growth(self, boxes: Tensor) -> Tensor:
         """[4], what the far corner gains where legacy boxes count their last pixel."""
         return boxes.new_tensor([0, 0, 1, 1] if self.plus_one else [0, 0, 0, 0])
 
-    def _reach(
-        self, level_sizes: Sequence[int], strides: Sequence[tuple[float, float]] | None
-    ) -> list[Range | None]:
+    def _reach(self, priors: PyramidPriors) -> list[Range | None]:
         """How far from a gt's centre, in x and y, the centres of each level may lie; None: anywhere."""
         if self.center_sampling_radius is None:
-            return [None] * len(level_sizes)
-        pairs = require_strides(self, self.strides if strides is None else strides, len(level_sizes))
+            return [None] * len(priors.level_sizes)
+        if priors.strides is None:
+            priors = replace(priors, strides=self.strides)
+        pairs = require_strides(self, priors)
         radius = self.center_sampling_radius
         return [(width * radius, height * radius) for width, height in pairs]
 
     def _win(
         self,
-        priors: Tensor,
+        levels: Sequence[Tensor],
         boxes: Tensor,
         gts: PackedGts,
         order: Tensor,
-        level_sizes: Sequence[int],
         limits: Sequence[Range | None],
     ) -> Tensor:
         """[B, N] int64: the packed gt that every prior learns, T for none.
 
         Args:
-            priors: [N, 4].
+            levels: L tensors [n, 4], the priors.
             boxes: [T, 4].
             gts: of the batch.
             order: [T] int64, packed gts by area.
-            level_sizes: L counts.
             limits: L reaches.
         """
         num_gts = boxes.size(0)
@@ -188,7 +180,7 @@ class SpatialScaleAssigner:
         ranks = torch.empty(num_gts, device=boxes.device)
         ranks[order] = torch.arange(num_gts, device=boxes.device, dtype=ranks.dtype)
         best = []
-        for level, centers in enumerate(box_centers(priors).split(list(level_sizes))):
+        for level, centers in enumerate(map(box_centers, levels)):
             span = self.regress_ranges[level]
             some = _of_size(boxes, span)
             own, own_ranks, own_images = boxes[some], ranks[some], gts.image_ids[some]

@@ -1,10 +1,8 @@
 """Task alignment learning (TOOD, arXiv 2108.07755)."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from mmdet.models.task_modules import AssignResult
-from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -13,11 +11,13 @@ from atss_ext.assigners.base import (
     BatchAssignment,
     PackedGts,
     Predictions,
-    check_arguments,
+    PyramidPriors,
+    check_valid,
     require_predictions,
     to_mmdet,
 )
 from atss_ext.assigners.dynamic_k import plain_iou, require_positive
+from atss_ext.assigners.per_image import image_batch, image_predictions
 from atss_ext.registry import TASK_UTILS
 
 
@@ -55,25 +55,17 @@ class TaskAlignedAssigner:
 
     def assign_batch(
         self,
-        priors: Tensor,
-        level_sizes: Sequence[int],
+        priors: PyramidPriors,
         gts: PackedGts,
         valid: Tensor | None = None,
-        priors_per_location: int = 1,
-        grid: Sequence[ops.GridLevel] | None = None,
-        strides: Sequence[tuple[float, float]] | None = None,
         predictions: Predictions | None = None,
     ) -> BatchAssignment:
         """Assigns every prior of every image of a batch.
 
         Args:
-            priors: [N, 4] xyxy, pixels, shared by all images; all levels one after the other.
-            level_sizes: L counts that sum to N.
+            priors: of the pyramid.
             gts: of the batch; ignore regions are not looked at, as in mmdet.
             valid: [B, N] bool, False for priors that take no part; they come back as -1.
-            priors_per_location: not used.
-            grid: not used.
-            strides: not used.
             predictions: scores and boxes of all priors.
 
         Returns:
@@ -83,9 +75,9 @@ class TaskAlignedAssigner:
             ValueError: when shapes, types or labels do not fit.
             AssignmentError: without predictions.
         """
-        check_arguments(priors, level_sizes, gts, valid, priors_per_location)
+        check_valid(valid, priors, gts)
         found = require_predictions(self, predictions)
-        return self._assign(priors, gts, valid, found, self.alpha, self.beta)
+        return self._assign(priors.boxes, gts, valid, found, self.alpha, self.beta)
 
     def assign(
         self,
@@ -108,11 +100,9 @@ class TaskAlignedAssigner:
         Returns:
             mmdet's result, with ``assign_metrics`` [N].
         """
-        priors = get_box_tensor(pred_instances.priors)[:, :4]
-        boxes = get_box_tensor(pred_instances.bboxes)
-        found = Predictions(pred_instances.scores[None], boxes[None], are_logits=False)
-        gts = PackedGts.from_instances([gt_instances])
-        assignment = self._assign(priors, gts, None, found, alpha, beta)
+        priors, gts = image_batch(pred_instances, gt_instances)
+        found = image_predictions(self, pred_instances, are_logits=False)
+        assignment = self._assign(priors.boxes, gts, None, found, alpha, beta)
         result = to_mmdet(assignment, gt_instances.labels)
         result.assign_metrics = None if assignment.metrics is None else assignment.metrics[0]
         return result

@@ -9,8 +9,14 @@ from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from atss_ext import ops
-from atss_ext.assigners.base import BatchAssignment, PackedGts, Predictions, check_arguments, to_mmdet
+from atss_ext.assigners.base import (
+    BatchAssignment,
+    PackedGts,
+    Predictions,
+    PyramidPriors,
+    check_valid,
+    to_mmdet,
+)
 from atss_ext.assigners.bbox_overlaps import pairwise_iou
 from atss_ext.assigners.per_image import image_batch
 from atss_ext.assigners.rows import find_ignored, in_one_dtype, of_images, split_rows, usable_priors
@@ -53,44 +59,35 @@ class TopKAssigner:
 
     def assign_batch(
         self,
-        priors: Tensor,
-        level_sizes: Sequence[int],
+        priors: PyramidPriors,
         gts: PackedGts,
         valid: Tensor | None = None,
-        priors_per_location: int = 1,
-        grid: Sequence[ops.GridLevel] | None = None,
-        strides: Sequence[tuple[float, float]] | None = None,
         predictions: Predictions | None = None,
     ) -> BatchAssignment:
         """Assigns every prior of every image of a batch.
 
         Args:
-            priors: [N, 4] xyxy, pixels, shared by all images.
-            level_sizes: L counts that sum to N.
+            priors: of the pyramid.
             gts: of the batch.
             valid: [B, N] bool, False for priors that take no part (in the padding); they come back as -1.
-            priors_per_location: not used.
-            grid: not used.
-            strides: not used.
             predictions: not used.
 
         Returns:
             :class:`BatchAssignment`.
 
         Raises:
-            ValueError: when priors are not [N, 4] floats, sizes do not add up to N, or ``valid`` does not
-                fit.
+            ValueError: when ``valid`` does not fit.
         """
-        check_arguments(priors, level_sizes, gts, valid, priors_per_location)
-        priors, boxes = in_one_dtype(priors, gts)
-        shape, num_gts = (gts.num_images, priors.size(0)), boxes.size(0)
-        ignored = find_ignored(priors, gts, self.ignore_iof_thr, self._iof)
-        winner, ious = gts.offsets.new_full(shape, num_gts), priors.new_zeros(shape)
-        if num_gts and priors.size(0):
+        check_valid(valid, priors, gts)
+        anchors, boxes = in_one_dtype(priors.boxes, gts)
+        shape, num_gts = (gts.num_images, len(priors)), boxes.size(0)
+        ignored = find_ignored(anchors, gts, self.ignore_iof_thr, self._iof)
+        winner, ious = gts.offsets.new_full(shape, num_gts), anchors.new_zeros(shape)
+        if num_gts and len(priors):
             usable = usable_priors(valid, ignored)
-            farthest = _farthest(priors, boxes, gts, valid)
-            index, overlaps, positive = self._choose(priors, boxes, gts, usable, farthest)
-            positive &= centers_inside(box_centers(priors)[index], boxes[:, None])
+            farthest = _farthest(anchors, boxes, gts, valid)
+            index, overlaps, positive = self._choose(anchors, boxes, gts, usable, farthest)
+            positive &= centers_inside(box_centers(anchors)[index], boxes[:, None])
             winner, ious = resolve_conflicts(index, overlaps, positive, gts.image_ids, *shape)
         return BatchAssignment(to_assigned(winner, gts.offsets, num_gts, valid, ignored), ious)
 
@@ -109,8 +106,8 @@ class TopKAssigner:
             gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
             gt_instances_ignore: with ``bboxes``, or None.
         """
-        priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore)
-        return to_mmdet(self.assign_batch(priors, num_level_priors, gts), gt_instances.labels)
+        priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore, num_level_priors)
+        return to_mmdet(self.assign_batch(priors, gts), gt_instances.labels)
 
     def _choose(
         self, priors: Tensor, boxes: Tensor, gts: PackedGts, usable: Tensor | None, farthest: Tensor

@@ -9,7 +9,7 @@ from scenes import STRIDES, pyramid_priors, random_boxes
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits, one_hot
 
-from atss_ext.assigners import PackedGts, Predictions
+from atss_ext.assigners import PackedGts, Predictions, PyramidPriors
 
 CLASSES = 9
 
@@ -78,10 +78,8 @@ def batch_of(scenes: list[PredictedScene], logits: bool = True) -> dict:
     """Arguments of ``assign_batch``; all scenes have the same priors."""
     scores = torch.stack([scene.logits for scene in scenes])
     return {
-        'priors': scenes[0].priors,
-        'level_sizes': scenes[0].sizes,
+        'priors': PyramidPriors(scenes[0].priors, scenes[0].sizes, strides=scenes[0].strides),
         'gts': PackedGts.from_instances([scene.gts for scene in scenes]),
-        'strides': scenes[0].strides,
         'predictions': Predictions(
             scores if logits else scores.sigmoid(),
             torch.stack([scene.predicted for scene in scenes]),

@@ -20,7 +20,7 @@ from scenes import (
     threshold_in_rounding,
 )
 
-from atss_ext.assigners import ATSSAssigner, PackedGts
+from atss_ext.assigners import ATSSAssigner, PackedGts, PyramidPriors
 from atss_ext.registry import TASK_UTILS
 
 
@@ -222,7 +222,7 @@ def test_batch_equals_image_by_image(seed, counts, thr):
         for i, n in enumerate(counts)
     ]
     assigner = ATSSAssigner(ignore_iof_thr=thr)
-    batch = assigner.assign_batch(images[0].priors, images[0].sizes, pack(images))
+    batch = assigner.assign_batch(PyramidPriors(images[0].priors, images[0].sizes), pack(images))
     for row, overlaps, scene in zip(batch.assigned, batch.ious, images, strict=True):
         alone = assigner.assign(scene.predictions, scene.sizes, scene.gts, scene.ignored_instances)
         assert torch.equal(row, alone.gt_inds)
@@ -242,7 +242,8 @@ def test_padding_takes_no_part(seed):
         InstanceData(bboxes=random_boxes('mixed', 12, h, w, generator), labels=torch.arange(12))
         for h, w in shapes
     ]
-    batch = ATSSAssigner().assign_batch(priors, sizes, PackedGts.from_instances(gts), valid)
+    packed = PackedGts.from_instances(gts)
+    batch = ATSSAssigner().assign_batch(PyramidPriors(priors, sizes), packed, valid)
     for row, mask, instances in zip(batch.assigned, valid, gts, strict=True):
         counts = [int(level.sum()) for level in mask.split(sizes)]
         alone = MMDetATSSAssigner(topk=9).assign(InstanceData(priors=priors[mask]), counts, instances)
@@ -287,8 +288,9 @@ def test_ensure_positive_never_takes_a_last_prior():
 def test_nothing_depends_on_the_batch_beside():
     scene = random_scene(12, 'mixed', 15, 128, 160)
     other = random_scene(13, 'crowded', 150, 128, 160)
-    alone = ATSSAssigner().assign_batch(scene.priors, scene.sizes, pack([scene]))
-    beside = ATSSAssigner().assign_batch(scene.priors, scene.sizes, pack([other, scene, other]))
+    priors = PyramidPriors(scene.priors, scene.sizes)
+    alone = ATSSAssigner().assign_batch(priors, pack([scene]))
+    beside = ATSSAssigner().assign_batch(priors, pack([other, scene, other]))
     assert torch.equal(alone.assigned[0], beside.assigned[1])
     assert torch.equal(alone.ious[0], beside.ious[1])
 
@@ -322,19 +324,16 @@ def test_bad_box_of_a_later_image_is_counted_within_its_image():
     [
         ({'level_sizes': [3, 3]}, r'level sizes \[3, 3\] add up to 6, but there are 4 priors'),
         (
-            {'priors': torch.zeros(4, 5)},
+            {'boxes': torch.zeros(4, 5)},
             r'priors must be a float tensor \[N, 4\], got torch.float32 \(4, 5\)',
         ),
-        ({'priors': torch.zeros(4, 4, dtype=torch.long)}, 'got torch.int64'),
-        ({'valid': torch.ones(2, 4, dtype=torch.bool)}, r'valid must be \[1, 4\] .* got \(2, 4\)'),
-        ({'priors_per_location': 0}, 'priors_per_location must be at least 1, got 0'),
+        ({'boxes': torch.zeros(4, 4, dtype=torch.long)}, 'got torch.int64'),
+        ({'per_location': 0}, 'per_location must be at least 1, got 0'),
     ],
 )
-def test_bad_arguments_are_named(change, sentence):
-    gts = PackedGts.from_instances([InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())])
-    arguments = {'priors': torch.zeros(4, 4), 'level_sizes': [4], 'gts': gts, **change}
+def test_bad_priors_are_named(change, sentence):
     with pytest.raises(ValueError, match=sentence):
-        ATSSAssigner().assign_batch(**arguments)
+        PyramidPriors(**{'boxes': torch.zeros(4, 4), 'level_sizes': [4], **change})
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from scenes import literal_iou, random_scene
 
-from atss_ext.assigners import PackedGts, Predictions, assign_batch, needs_predictions
+from atss_ext.assigners import PackedGts, Predictions, PyramidPriors, assign_batch, needs_predictions
 from atss_ext.assigners.base import AssignmentError
 from atss_ext.registry import MODELS
 
@@ -130,12 +130,10 @@ def test_predictions_reach_mmdets_assigners_as_their_own_heads_pass_them(monkeyp
         assert needs_predictions(assigner)
         got = assign_batch(
             assigner,
-            scene.priors,
-            scene.sizes,
+            PyramidPriors(scene.priors, scene.sizes, strides=strides),
             gts,
             valid,
-            strides=strides,
-            predictions=Predictions(logits, boxes),
+            Predictions(logits, boxes),
         )
         assert torch.equal(got.assigned[0], wanted), kind
         assert (wanted > 0).any(), kind
@@ -144,7 +142,7 @@ def test_predictions_reach_mmdets_assigners_as_their_own_heads_pass_them(monkeyp
 def test_what_predictions_lack_is_said():
     scene = random_scene(1, 'mixed', 3, 96, 128)
     gts = PackedGts.from_instances([scene.gts])
-    arguments = scene.priors, scene.sizes, gts
+    arguments = PyramidPriors(scene.priors, scene.sizes), gts
     with pytest.raises(
         AssignmentError, match='TaskAlignedAssigner ranks priors by predicted scores and boxes'
     ):
@@ -168,7 +166,9 @@ def test_an_attribute_error_of_the_assigner_itself_is_no_refusal():
 
     scene = random_scene(0, 'mixed', 2, 64, 64)
     with pytest.raises(AttributeError, match='no_such_thing'):
-        assign_batch(Broken(), scene.priors, scene.sizes, PackedGts.from_instances([scene.gts]))
+        assign_batch(
+            Broken(), PyramidPriors(scene.priors, scene.sizes), PackedGts.from_instances([scene.gts])
+        )
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_ious_are_those_of_positives_with_their_gts(assigner):
     valid = torch.ones(2, len(priors), dtype=torch.bool)
     valid[:, ::7] = False
     gts = PackedGts.from_instances([scene.gts for scene in scenes])
-    result = assign_batch(assigner, priors, sizes, gts, valid)
+    result = assign_batch(assigner, PyramidPriors(priors, sizes), gts, valid)
     expected = scenes[0].boxes.double().tolist()
     positives = (result.assigned[0] > 0).nonzero()[:, 0].tolist()
     assert positives

@@ -8,7 +8,7 @@ from mmdet.models.task_modules import ATSSAssigner as MMDetATSSAssigner
 from mmengine.structures import InstanceData
 from scenes import KINDS, kth_place_ties, literal_candidates, literal_ignored, literal_iou, random_scene
 
-from atss_ext.assigners import ATSSAssigner, CostATSSAssigner, PackedGts, Predictions
+from atss_ext.assigners import ATSSAssigner, CostATSSAssigner, PackedGts, Predictions, PyramidPriors
 from atss_ext.assigners.base import AssignmentError
 
 
@@ -91,7 +91,7 @@ def test_probabilities_serve_as_well():
     logits = Predictions(found.scores[None], found.bboxes[None])
     probabilities = Predictions(found.scores[None].sigmoid(), found.bboxes[None], are_logits=False)
     results = [
-        CostATSSAssigner().assign_batch(scene.priors, scene.sizes, gts, predictions=p)
+        CostATSSAssigner().assign_batch(PyramidPriors(scene.priors, scene.sizes), gts, predictions=p)
         for p in (logits, probabilities)
     ]
     assert torch.equal(results[0].assigned, results[1].assigned)

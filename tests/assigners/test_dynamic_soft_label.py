@@ -1,5 +1,7 @@
 """DynamicSoftLabelAssigner against mmdet's class, alone and in heads."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -164,7 +166,7 @@ def test_what_cannot_be_used_is_named():
     with pytest.raises(AssignmentError, match='DynamicSoftLabelAssigner ranks priors by predicted scores'):
         assigner.assign_batch(**{**arguments, 'predictions': None})
     with pytest.raises(AssignmentError, match='DynamicSoftLabelAssigner measures distances in strides'):
-        assigner.assign_batch(**{**arguments, 'strides': None})
+        assigner.assign_batch(**{**arguments, 'priors': replace(arguments['priors'], strides=None)})
     found = arguments['predictions']
     probabilities = Predictions(found.scores.sigmoid(), found.boxes, are_logits=False)
     with pytest.raises(AssignmentError, match='needs logits as scores, not probabilities: pass what the'):

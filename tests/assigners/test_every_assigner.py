@@ -11,7 +11,7 @@ from scenes import KINDS, Scene, random_scene
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from atss_ext import assigners
-from atss_ext.assigners import BatchAssigner, PackedGts, Predictions, assign_batch, rows
+from atss_ext.assigners import BatchAssigner, PackedGts, Predictions, PyramidPriors, assign_batch, rows
 from atss_ext.assigners.base import AssignmentError
 from atss_ext.registry import MODELS, TASK_UTILS
 
@@ -76,12 +76,10 @@ def pack(scenes) -> PackedGts:
 def run(assigner, scenes, predictions, valid=None):
     return assign_batch(
         assigner,
-        scenes[0].priors,
-        scenes[0].sizes,
+        PyramidPriors(scenes[0].priors, scenes[0].sizes, strides=STRIDES),
         pack(scenes),
         valid,
-        strides=STRIDES,
-        predictions=predictions,
+        predictions,
     )
 
 
@@ -259,9 +257,9 @@ def test_nothing_is_read_back_where_that_costs_a_wait(monkeypatch, variant):
     scenes, found = images()
     gts, expected = pack(scenes), run(build(variant), scenes, found)
     monkeypatch.setattr(rows, 'reads_are_free', lambda device: False)
-    arguments = scenes[0].priors, scenes[0].sizes, gts
+    priors = PyramidPriors(scenes[0].priors, scenes[0].sizes, strides=STRIDES)
     with ReadsBack() as mode:
-        batch = build(variant).assign_batch(*arguments, strides=STRIDES, predictions=found)
+        batch = build(variant).assign_batch(priors, gts, predictions=found)
     # How many priors are anybody's candidates is the one number that OTA reads.
     assert mode.found == (['nonzero'] if variant == 'OTAAssigner' else [])
     assert torch.equal(batch.assigned, expected.assigned)
@@ -376,19 +374,10 @@ def test_what_it_needs_and_lacks_is_one_sentence(name):
 
 
 @every_assigner
-@pytest.mark.parametrize(
-    ('change', 'sentence'),
-    [
-        ({'level_sizes': [3, 3]}, r'level sizes \[3, 3\] add up to 6'),
-        ({'valid': torch.ones(1, 2, dtype=torch.bool)}, r'valid must be \[4, \d+\]'),
-        ({'priors': torch.zeros(4, 5)}, r'priors must be a float tensor \[N, 4\]'),
-    ],
-)
-def test_arguments_that_do_not_fit_are_named(name, change, sentence):
+def test_a_mask_that_does_not_fit_is_named(name):
     scenes, found = images()
-    arguments = {'priors': scenes[0].priors, 'level_sizes': scenes[0].sizes, 'gts': pack(scenes), **change}
-    with pytest.raises(ValueError, match=sentence):
-        build(name).assign_batch(**arguments, strides=STRIDES, predictions=found)
+    with pytest.raises(ValueError, match=r'valid must be \[4, \d+\] \(images, priors\), got \(1, 2\)'):
+        run(build(name), scenes, found, torch.ones(1, 2, dtype=torch.bool))
 
 
 def test_our_head_names_ranges_that_do_not_match_its_levels():

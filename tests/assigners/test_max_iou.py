@@ -9,7 +9,7 @@ from mmdet.models.task_modules import MaxIoUAssigner as MMDetMaxIoUAssigner
 from mmengine.structures import InstanceData
 from scenes import KINDS, random_scene
 
-from atss_ext.assigners import MaxIoUAssigner, PackedGts, rows
+from atss_ext.assigners import MaxIoUAssigner, PackedGts, PyramidPriors, rows
 
 RETINA = {'pos_iou_thr': 0.5, 'neg_iou_thr': 0.4, 'min_pos_iou': 0.0}
 
@@ -83,7 +83,7 @@ def test_batch_overlaps_are_those_with_the_own_gt():
     """Also of a prior that a gt claims which is not the one it overlaps most."""
     priors = torch.tensor([[0.0, 0, 4, 4], [0.0, 0, 10, 10], [50.0, 50, 60, 60]])
     gts = InstanceData(bboxes=torch.tensor([[0.0, 0, 10, 9], [0.0, 0, 10, 6]]), labels=torch.tensor([4, 7]))
-    batch = MaxIoUAssigner(**RETINA).assign_batch(priors, [3], PackedGts.from_instances([gts]))
+    batch = MaxIoUAssigner(**RETINA).assign_batch(PyramidPriors(priors, [3]), PackedGts.from_instances([gts]))
     assert batch.assigned.tolist() == [[0, 2, 0]]
     torch.testing.assert_close(batch.ious, torch.tensor([[0.0, 0.6, 0.0]]))
 
@@ -140,7 +140,8 @@ def test_steps_do_not_matter(monkeypatch, elements, free):
     monkeypatch.setattr(rows, 'CPU_ELEMENTS', elements)
     monkeypatch.setattr(rows, 'DEVICE_ELEMENTS', elements)
     monkeypatch.setattr(rows, 'reads_are_free', lambda device: free)
-    batch = MaxIoUAssigner(**RETINA).assign_batch(scenes[0].priors, scenes[0].sizes, gts)
+    priors = PyramidPriors(scenes[0].priors, scenes[0].sizes)
+    batch = MaxIoUAssigner(**RETINA).assign_batch(priors, gts)
     assert torch.equal(batch.assigned, torch.stack(expected))
 
 

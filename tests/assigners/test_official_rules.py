@@ -12,6 +12,7 @@ from atss_ext.assigners import (
     ATSSAssigner,
     MaxIoUAssigner,
     PackedGts,
+    PyramidPriors,
     SpatialScaleAssigner,
     TopKAssigner,
 )
@@ -162,7 +163,7 @@ def test_labels_equal_the_official_rule(rule, one):
             counts['skipped'] += 1
             continue
         gts = PackedGts.from_instances([scene.gts])
-        found = ours(one).assign_batch(scene.priors, scene.sizes, gts).assigned[0].numpy()
+        found = ours(one).assign_batch(PyramidPriors(scene.priors, scene.sizes), gts).assigned[0].numpy()
         np.testing.assert_array_equal(found, expected, err_msg=f'scene {seed}')
         counts['positive'] += int((expected > 0).sum())
         counts['ignored'] += int((expected < 0).sum())

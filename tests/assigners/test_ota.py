@@ -8,7 +8,7 @@ import torch
 from mmengine.structures import InstanceData
 from scenes import literal_candidates, literal_iou, random_scene
 
-from atss_ext.assigners import OTAAssigner, PackedGts, Predictions
+from atss_ext.assigners import OTAAssigner, PackedGts, Predictions, PyramidPriors
 from atss_ext.assigners.base import AssignmentError
 from atss_ext.assigners.sinkhorn import Problem, solve
 
@@ -172,8 +172,7 @@ def test_a_good_prediction_decides():
     gts = InstanceData(bboxes=torch.tensor([[0.0, 0, 16, 16]]), labels=torch.tensor([1]))
     given = InstanceData(priors=priors, scores=torch.zeros(3, 2), bboxes=boxes)
     batch = OTAAssigner(center_area=2).assign_batch(
-        priors,
-        [3],
+        PyramidPriors(priors, [3]),
         PackedGts.from_instances([gts]),
         predictions=Predictions(given.scores[None], given.bboxes[None]),
     )

@@ -1,5 +1,7 @@
 """SimOTAAssigner against mmdet's class, alone and in heads."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -183,4 +185,4 @@ def test_what_is_missing_is_named():
     with pytest.raises(AssignmentError, match='SimOTAAssigner ranks priors by predicted scores and boxes'):
         SimOTAAssigner().assign_batch(**{**arguments, 'predictions': None})
     with pytest.raises(AssignmentError, match='SimOTAAssigner measures distances in strides'):
-        SimOTAAssigner().assign_batch(**{**arguments, 'strides': None})
+        SimOTAAssigner().assign_batch(**{**arguments, 'priors': replace(arguments['priors'], strides=None)})

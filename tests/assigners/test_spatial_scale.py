@@ -8,7 +8,7 @@ from mmdet.models.dense_heads import FCOSHead
 from mmengine.structures import InstanceData
 from scenes import KINDS, STRIDES, literal_iou, pyramid_priors, random_scene
 
-from atss_ext.assigners import PackedGts, SpatialScaleAssigner, rows
+from atss_ext.assigners import PackedGts, PyramidPriors, SpatialScaleAssigner, rows
 from atss_ext.assigners.base import AssignmentError
 
 INF = float('inf')
@@ -54,7 +54,8 @@ def test_labels_equal_those_of_mmdets_fcos_head(seeds, counts, kind, sides, sett
     expected = torch.cat([level.view(len(images), -1) for level in labels], 1)
     assigner = SpatialScaleAssigner(RANGES[levels], radius, center_margin=0)
     strides = [(float(s), float(s)) for s in STRIDES[:levels]]
-    batch = assigner.assign_batch(priors, sizes, PackedGts.from_instances(gts), strides=strides)
+    pyramid = PyramidPriors(priors, sizes, strides=strides)
+    batch = assigner.assign_batch(pyramid, PackedGts.from_instances(gts))
     for row, wanted, image in zip(batch.assigned, expected, gts, strict=True):
         found = torch.full_like(wanted, 80)
         found[row > 0] = image.labels[row[row > 0] - 1]
@@ -69,7 +70,7 @@ def test_steps_do_not_matter(monkeypatch, elements, free):
         random_scene(seed, KINDS[seed % 4], count, 200, 260) for seed, count in enumerate((9, 0, 30, 1))
     ]
     gts = PackedGts.from_instances([image.gts for image in images])
-    arguments = images[0].priors, images[0].sizes, gts
+    arguments = PyramidPriors(images[0].priors, images[0].sizes), gts
     expected = SpatialScaleAssigner().assign_batch(*arguments)
     monkeypatch.setattr(rows, 'CPU_ELEMENTS', elements)
     monkeypatch.setattr(rows, 'DEVICE_ELEMENTS', elements)
@@ -139,7 +140,8 @@ def test_legacy_areas_can_turn_the_order():
 def test_overlaps_are_those_of_priors_with_their_gt():
     scene = random_scene(4, 'mixed', 30, 200, 260, levels=3)
     assigner = SpatialScaleAssigner(RANGES[3])
-    batch = assigner.assign_batch(scene.priors, scene.sizes, PackedGts.from_instances([scene.gts]))
+    gts = PackedGts.from_instances([scene.gts])
+    batch = assigner.assign_batch(PyramidPriors(scene.priors, scene.sizes), gts)
     positives = (batch.assigned[0] > 0).nonzero()[:, 0].tolist()
     assert len(positives) > 50
     for prior in positives:

@@ -5,7 +5,7 @@ import torch
 from mmengine.structures import InstanceData
 from scenes import literal_iou, random_scene
 
-from atss_ext.assigners import PackedGts, TopKAssigner, rows
+from atss_ext.assigners import PackedGts, PyramidPriors, TopKAssigner, rows
 
 
 def assign(priors, boxes, k, **arguments):
@@ -62,10 +62,10 @@ def test_the_greatest_distance_is_that_of_the_image_without_its_padding():
     packed = PackedGts.from_instances([distant, gts, gts])
     valid = torch.ones(3, 3, dtype=torch.bool)
     valid[2, 2] = False  # what is farthest now is the first prior itself, which loses 0.001 for it
-    batch = TopKAssigner(topk=1).assign_batch(priors, [3], packed, valid)
+    batch = TopKAssigner(topk=1).assign_batch(PyramidPriors(priors, [3]), packed, valid)
     assert batch.assigned.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, -1]]
     nearer = torch.tensor([wider(0.0095), CONCENTRIC, FAR])
-    batch = TopKAssigner(topk=1).assign_batch(nearer, [3], packed, valid)
+    batch = TopKAssigner(topk=1).assign_batch(PyramidPriors(nearer, [3]), packed, valid)
     assert batch.assigned.tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, -1]]
 
 
@@ -97,7 +97,7 @@ def test_padding_and_ignore_regions_leave_the_choice_to_others():
     gts = PackedGts.from_instances([scene.gts])
     valid = torch.ones(1, len(scene.priors), dtype=torch.bool)
     valid[0, ::3] = False
-    batch = TopKAssigner().assign_batch(scene.priors, scene.sizes, gts, valid)
+    batch = TopKAssigner().assign_batch(PyramidPriors(scene.priors, scene.sizes), gts, valid)
     sizes = [int(level.sum()) for level in valid[0].split(scene.sizes)]
     alone = TopKAssigner().assign(InstanceData(priors=scene.priors[valid[0]]), sizes, scene.gts)
     assert torch.equal(batch.assigned[valid], alone.gt_inds)
@@ -116,7 +116,7 @@ def test_padding_and_ignore_regions_leave_the_choice_to_others():
 def test_steps_do_not_matter(monkeypatch, elements, free):
     scenes = [random_scene(seed, 'mixed', count, 96, 128) for seed, count in enumerate((7, 0, 12, 1))]
     gts = PackedGts.from_instances([scene.gts for scene in scenes])
-    arguments = scenes[0].priors, scenes[0].sizes, gts
+    arguments = PyramidPriors(scenes[0].priors, scenes[0].sizes), gts
     expected = TopKAssigner().assign_batch(*arguments)
     monkeypatch.setattr(rows, 'CPU_ELEMENTS', elements)
     monkeypatch.setattr(rows, 'DEVICE_ELEMENTS', elements)

@@ -199,7 +199,7 @@ def test_stock_assigners_fit_our_head(assigner):
     for image, instances in enumerate(images):
         arguments = [InstanceData(priors=pyramid.boxes), instances]
         if 'ATSS' in assigner['type']:
-            arguments.insert(1, pyramid.sizes)
+            arguments.insert(1, pyramid.level_sizes)
         expected = ours.assigner.assign(*arguments)
         labels = torch.where(expected.gt_inds > 0, expected.labels, 7)
         assert torch.equal(targets.labels[image], labels)
@@ -309,7 +309,7 @@ def test_priors_are_cached_per_feature_shape():
     first = ours.pyramid_priors(FEATURE_SHAPES, torch.device('cpu'))
     assert ours.pyramid_priors(FEATURE_SHAPES, torch.device('cpu')) is first
     other = ours.pyramid_priors(((4, 4), (2, 2), (1, 1), (1, 1), (1, 1)), torch.device('cpu'))
-    assert other.sizes == [16, 4, 1, 1, 1]
+    assert other.level_sizes == [16, 4, 1, 1, 1]
     expected = ours.prior_generator.grid_priors(list(FEATURE_SHAPES), device='cpu')
     assert all(torch.equal(a, b) for a, b in zip(first.levels, expected, strict=True))
     assert [(level.height, level.width) for level in first.grid] == list(FEATURE_SHAPES)

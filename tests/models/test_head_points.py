@@ -87,8 +87,8 @@ class AssignedByFCOS:
     def __init__(self, head) -> None:
         self.head = head
 
-    def assign_batch(self, priors, level_sizes, gts, *_args, **_kwargs) -> BatchAssignment:
-        points = [p for p in ((priors[:, :2] + priors[:, 2:]) / 2).split(level_sizes)]
+    def assign_batch(self, priors, gts, *_args, **_kwargs) -> BatchAssignment:
+        points = [(level[:, :2] + level[:, 2:]) / 2 for level in priors.levels]
         images = [
             InstanceData(bboxes=gts.boxes[a:b], labels=gts.labels[a:b])
             for a, b in zip(gts.offsets[:-1].tolist(), gts.offsets[1:].tolist(), strict=True)

@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from atss_ext import ops
 from atss_ext.assigners import PackedGts
 from atss_ext.models.dense_heads.prior_validity import valid_priors
-from atss_ext.models.dense_heads.pyramid_priors import PyramidPriors
+from atss_ext.models.dense_heads.pyramid_priors import generate_priors
 from atss_ext.registry import MODELS
 
 RATIOS = ((1.0,), (0.5, 1.0, 2.0))
@@ -54,9 +54,9 @@ def feature_shapes(generator: AnchorGenerator, height: int, width: int) -> tuple
 def grid_case(generator: AnchorGenerator, height: int, width: int, boxes: torch.Tensor, **changes) -> Case:
     """All boxes in one image of this size."""
     shapes = feature_shapes(generator, height, width)
-    pyramid = PyramidPriors.generate(generator, shapes, torch.device('cpu'))
+    pyramid = generate_priors(generator, shapes, torch.device('cpu'))
     assert pyramid.grid is not None
-    case = Case(pyramid.boxes, pyramid.sizes, boxes, offsets_of([len(boxes)]), grid=pyramid.grid)
+    case = Case(pyramid.boxes, pyramid.level_sizes, boxes, offsets_of([len(boxes)]), grid=pyramid.grid)
     return replace(case, **changes)
 
 

@@ -93,9 +93,8 @@ def our_call(batch: Batch, name: str) -> Call:
     scores = batch.logits if logits else batch.logits.sigmoid()
     predictions = Predictions(scores, batch.boxes, are_logits=logits)
     gts, strides = batch.packed, [(float(stride), float(stride)) for stride in STRIDES]
-    return lambda: assigner.assign_batch(
-        batch.priors.boxes, batch.priors.sizes, gts, strides=strides, predictions=predictions
-    )
+    priors = assigners.PyramidPriors(batch.priors.boxes, batch.priors.sizes, strides=strides)
+    return lambda: assigner.assign_batch(priors, gts, predictions=predictions)
 
 
 def their_call(batch: Batch, name: str) -> Call:

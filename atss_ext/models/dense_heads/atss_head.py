@@ -10,14 +10,14 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from atss_ext import ops
-from atss_ext.assigners import PackedGts, Predictions, assign_batch, needs_predictions
+from atss_ext.assigners import PackedGts, Predictions, PyramidPriors, assign_batch, needs_predictions
 from atss_ext.models.dense_heads.atss_layers import ATSSLayers
 from atss_ext.models.dense_heads.box_loss import masked_box_loss
 from atss_ext.models.dense_heads.official_ranking import rank_officially
 from atss_ext.models.dense_heads.options import check_inference, check_regression
 from atss_ext.models.dense_heads.point_coder import PointDistanceCoder
 from atss_ext.models.dense_heads.prior_validity import valid_priors
-from atss_ext.models.dense_heads.pyramid_priors import PyramidPriors
+from atss_ext.models.dense_heads.pyramid_priors import generate_priors
 from atss_ext.registry import MODELS
 
 # Feature shapes whose priors are kept: multi-scale training sees a few dozen.
@@ -86,7 +86,7 @@ class ATSSHead(ATSSLayers):
         """The priors of feature maps of these (height, width), cached."""
         key = (shapes, device)
         if key not in self._priors:
-            self._priors[key] = PyramidPriors.generate(self.prior_generator, shapes, device)
+            self._priors[key] = generate_priors(self.prior_generator, shapes, device)
             if len(self._priors) > PRIOR_CACHE_SIZE:
                 self._priors.popitem(last=False)
         self._priors.move_to_end(key)
@@ -107,17 +107,7 @@ class ATSSHead(ATSSLayers):
             valid: [B, N] bool, False for priors in the padding; None when all are valid.
             predictions: for assigners that go by them.
         """
-        result = assign_batch(
-            self.assigner,
-            priors.boxes,
-            priors.sizes,
-            gts,
-            valid,
-            priors_per_location=self.num_base_priors,
-            grid=priors.grid,
-            strides=self.prior_generator.strides,
-            predictions=predictions,
-        )
+        result = assign_batch(self.assigner, priors, gts, valid, predictions)
         return ops.gather_targets(
             priors.boxes,
             result.assigned,
@@ -170,7 +160,7 @@ class ATSSHead(ATSSLayers):
         names = ('loss_cls', 'loss_bbox', 'loss_centerness')[: 3 if self.centerness else 2]
         losses: dict[str, list[Tensor]] = {name: [] for name in names}
         start = 0
-        for level, size in enumerate(priors.sizes):
+        for level, size in enumerate(priors.level_sizes):
             own = slice(start, start + size)
             values = [
                 self._cls_loss(cls_scores[level], targets, own, num_positives),

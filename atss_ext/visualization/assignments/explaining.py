@@ -18,10 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atss_ext import ops
-from atss_ext.assigners import ATSSAssigner, PackedGts, Predictions, assign_batch, needs_predictions
+from atss_ext.assigners import (
+    ATSSAssigner,
+    PackedGts,
+    Predictions,
+    PyramidPriors,
+    assign_batch,
+    needs_predictions,
+)
 from atss_ext.assigners.base import AssignmentError
 from atss_ext.models.dense_heads.prior_validity import valid_priors
-from atss_ext.models.dense_heads.pyramid_priors import PyramidPriors
+from atss_ext.models.dense_heads.pyramid_priors import generate_priors
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,7 @@ class Explainer:
             tuple(classes[label] if label < len(classes) else str(label) for label in gts.labels.tolist()),
             areas.float().numpy(),
             priors.boxes.numpy(),
-            tuple(priors.sizes),
+            tuple(priors.level_sizes),
             tuple(float(max(stride)) for stride in self.head.prior_generator.strides),
             assigned.numpy(),
             np.ones(len(assigned), bool) if valid is None else valid[0].numpy(),
@@ -139,10 +146,10 @@ class Explainer:
             height, width = inputs.shape[-2:]
             # Every level halves the one before and rounds up.
             shapes = tuple((math.ceil(height / h), math.ceil(width / w)) for w, h in generator.strides)
-            return PyramidPriors.generate(generator, shapes, cpu), shapes, None
+            return generate_priors(generator, shapes, cpu), shapes, None
         scores, boxes, *_ = self.head(self.model.extract_feat(inputs))
         shapes = tuple((level.size(2), level.size(3)) for level in scores)
-        priors = PyramidPriors.generate(generator, shapes, cpu)
+        priors = generate_priors(generator, shapes, cpu)
         return priors, shapes, self.head.predictions_of(scores, boxes, priors)
 
     @torch.no_grad()
@@ -150,18 +157,7 @@ class Explainer:
         self, priors: PyramidPriors, gts: PackedGts, valid: Tensor | None, predictions: Predictions | None
     ) -> Tensor:
         """[N] int64."""
-        result = assign_batch(
-            self.assigner,
-            priors.boxes,
-            priors.sizes,
-            gts,
-            valid,
-            priors_per_location=self.head.prior_generator.num_base_priors[0],
-            grid=priors.grid,
-            strides=self.head.prior_generator.strides,
-            predictions=predictions,
-        )
-        return result.assigned[0]
+        return assign_batch(self.assigner, priors, gts, valid, predictions).assigned[0]
 
     def _thresholds(
         self, priors: PyramidPriors, gts: PackedGts, valid: Tensor | None
@@ -174,10 +170,10 @@ class Explainer:
             return None
         # mmdet's takes k a level, however many anchors a location has.
         by_level = getattr(assigner, 'candidates', 'per_level') == 'per_level'
-        k = assigner.topk * (1 if by_level else self.head.prior_generator.num_base_priors[0])
+        k = assigner.topk * (1 if by_level else priors.per_location)
         regions = (gts.ignore_boxes, gts.ignore_offsets, assigner.ignore_iof_thr)
         result = ops.atss_assign(
-            priors.boxes, priors.sizes, gts.boxes, gts.offsets, k, valid, *regions, False, priors.grid
+            priors.boxes, priors.level_sizes, gts.boxes, gts.offsets, k, valid, *regions, False, priors.grid
         )
         return result.thresholds.float().numpy()
 
