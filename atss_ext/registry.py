@@ -4,58 +4,63 @@ A config reaches a class of this package as ``type='atss_ext.Name'``: mmengine t
 this file by itself, finds the node below its own root, and imports the node's ``locations``.
 ``custom_imports`` is therefore never needed.
 
+A config that inherits ``atss_ext::...`` gets this scope for what it inherits, where types of mmdet stand
+without a prefix, as in mmdet's own configs: a name without a prefix is looked for among those first.
+
 Whoever reaches the scope is about to load checkpoints: from here on mmengine opens local ones with our
 loader, which executes nothing they hold (:func:`atss_ext.compat.checkpoints.register_loader`).
 """
 
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import METRICS as MMENGINE_METRICS
-from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
-from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
-from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
+from mmengine import registry as roots
 from mmengine.registry import Registry
 
 from atss_ext.compat import checkpoints
 
 checkpoints.register_loader()
 
-MODELS = Registry(
-    'model',
-    parent=MMENGINE_MODELS,
-    scope='atss_ext',
-    locations=['atss_ext.models', 'atss_ext.vlsam.detector'],
-)
-MODEL_WRAPPERS = Registry(
-    'model_wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope='atss_ext', locations=['atss_ext.models']
-)
-TASK_UTILS = Registry(
-    'task util',
-    parent=MMENGINE_TASK_UTILS,
-    scope='atss_ext',
-    locations=['atss_ext.assigners', 'atss_ext.evaluation.naming'],
-)
-DATASETS = Registry(
-    'dataset',
-    parent=MMENGINE_DATASETS,
-    scope='atss_ext',
-    locations=['atss_ext.datasets', 'atss_ext.vlsam.image_list'],
-)
-TRANSFORMS = Registry(
-    'transform', parent=MMENGINE_TRANSFORMS, scope='atss_ext', locations=['atss_ext.vlsam.image_list']
-)
-HOOKS = Registry(
-    'hook',
-    parent=MMENGINE_HOOKS,
-    scope='atss_ext',
-    locations=['atss_ext.visualization', 'atss_ext.visualization.open_ended_visualizer'],
-)
-METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='atss_ext', locations=['atss_ext.evaluation'])
-VISUALIZERS = Registry(
-    'visualizer',
-    parent=MMENGINE_VISUALIZERS,
-    scope='atss_ext',
-    locations=['atss_ext.visualization.open_ended_visualizer'],
-)
+
+class ScopeRegistry(Registry):
+    """A registry below mmengine's in which a name without a scope is mmdet's, ours or mmengine's."""
+
+    def get(self, key: str) -> type | None:
+        """The class of a name, as ``Registry.get``."""
+        if '.' not in key and self.parent is not None:
+            # First, as in the tree, where mmdet's scope is the default: we have an ATSSHead as well, and
+            # mmcv, in mmengine's registry, a LoadAnnotations.
+            found = self.parent.get(f'mmdet.{key}')
+            if found is not None:
+                return found
+        return super().get(key)
+
+
+def _below(root: Registry, *locations: str) -> ScopeRegistry:
+    return ScopeRegistry(root.name, parent=root, scope='atss_ext', locations=list(locations))
+
+
+MODELS = _below(roots.MODELS, 'atss_ext.models', 'atss_ext.vlsam.detector')
+MODEL_WRAPPERS = _below(roots.MODEL_WRAPPERS, 'atss_ext.models')
+STRATEGIES = _below(roots.STRATEGIES, 'atss_ext.models.sharding')
+TASK_UTILS = _below(roots.TASK_UTILS, 'atss_ext.assigners', 'atss_ext.evaluation.naming')
+DATASETS = _below(roots.DATASETS, 'atss_ext.datasets', 'atss_ext.vlsam.image_list')
+TRANSFORMS = _below(roots.TRANSFORMS, 'atss_ext.vlsam.image_list')
+HOOKS = _below(roots.HOOKS, 'atss_ext.visualization', 'atss_ext.visualization.open_ended_visualizer')
+METRICS = _below(roots.METRICS, 'atss_ext.evaluation')
+VISUALIZERS = _below(roots.VISUALIZERS, 'atss_ext.visualization.open_ended_visualizer')
+
+# Nothing of ours is in these: mmengine warns where a scope lacks a kind that a config names, and where a
+# registry has no location.
+_EMPTY = [
+    _below(root, __name__)
+    for root in (
+        roots.DATA_SAMPLERS,
+        roots.EVALUATOR,
+        roots.LOG_PROCESSORS,
+        roots.LOOPS,
+        roots.OPTIMIZERS,
+        roots.OPTIM_WRAPPERS,
+        roots.OPTIM_WRAPPER_CONSTRUCTORS,
+        roots.PARAM_SCHEDULERS,
+        roots.VISBACKENDS,
+        roots.WEIGHT_INITIALIZERS,
+    )
+]
