@@ -24,7 +24,7 @@ from mmengine.registry import init_default_scope
 
 import atss_ext  # noqa: F401 - lets mmdet run without a compiled mmcv, and fills the registries
 from atss_ext.cli.errors import UserError, note, run_tool
-from atss_ext.cli.targets import check_target
+from atss_ext.cli.targets import check_target, writing
 from atss_ext.datasets.checks import read_coco
 from atss_ext.evaluation.backend import MISSING, Backend, check_backend, fast_available
 from atss_ext.evaluation.coco.figures import coco_figures, recall_figures
@@ -214,8 +214,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, value in figures.items():
         print(f'{name:26} {value:8.4f}')
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
+        with writing(args.json) as file:
+            file.write(json.dumps(figures, indent=1) + '\n')
 
 
 if __name__ == '__main__':

@@ -10,8 +10,10 @@ of mmdet 3.3.
 """
 
 import difflib
+import gc
 import json
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,16 +61,54 @@ def read_coco(ann_file: str | os.PathLike[str]) -> dict[str, Any]:
             f'annotation file {path} does not exist; correct data_root and ann_file of the dataset, '
             'or put the file there'
         )
-    try:
-        with path.open(encoding='utf-8') as stream:
-            content = json.load(stream)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f'annotation file {path} is no valid JSON ({error}); it may be cut off: fetch or write it again'
-        ) from None
+    content = parse_json(path, f'annotation file {path}')
     if not isinstance(content, dict) or not isinstance(content.get('images'), list):
         raise DataError(f"annotation file {path} has no list 'images'; a file in COCO format is needed")
     return content
+
+
+def parse_json(path: str | os.PathLike[str], name: str) -> Any:
+    """Parse a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        name: what it is called in messages.
+
+    Raises:
+        DataError: it cannot be read, is no text, or no JSON.
+    """
+    # A file of a million objects has no cycles, and looking for them takes a third of the time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with open(path, 'rb') as stream:  # JSON says itself in which of these it is
+            return json.load(stream)
+    except UnicodeDecodeError as error:
+        raise DataError(f'{name} is no text in UTF-8 ({error}); save it as UTF-8') from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f'{name} is no valid JSON ({error}); it may be cut off: fetch or write it again'
+        ) from None
+    except OSError as error:
+        raise DataError(f'{name} cannot be read ({error.strerror}); correct its permissions') from None
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def flag_fault(flag: Any, key: str) -> str | None:
+    """What is wrong with a flag such as ``iscrowd`` or ``corner_case``; None where it is 0, 1 or not there.
+
+    Args:
+        flag: what stands there; true and false are 1 and 0.
+        key: where it stands, for the message.
+
+    Returns:
+        the rest of a sentence that says whose it is.
+    """
+    if flag is None or (isinstance(flag, int | float) and flag in (0, 1)):
+        return None
+    return f"has {reprlib.repr(flag)} for '{key}', which must be 0 or 1"
 
 
 def check_coco(

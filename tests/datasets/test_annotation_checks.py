@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from small_annotations import RUNS, TRIANGLE, annotation, coco_file, coda_file, 
 
 from atss_ext.datasets.annotation_checks import check_annotations, detect_kind, read_annotations
 from atss_ext.datasets.annotation_checks.coda import CODA_CLASSES, CODA_COMMON
+from atss_ext.datasets.annotation_checks.codes import CODES
 
 NAN = float('nan')
 
@@ -79,6 +81,10 @@ def add(section, item):
     return lambda content: content[section].append(item)
 
 
+def both(*damages):
+    return lambda content: [damage(content) for damage in damages]
+
+
 A = 'annotations'
 BOX = (A, 1, 'bbox')
 SEGMENT = (A, 1, 'segmentation')
@@ -111,6 +117,30 @@ COCO_FAULTS = {
     'image as a list': (put(A, 1, 'image_id', [1]), {'unknown-image': (ERROR, 1, (12,))}),
     'unknown category': (put(A, 1, 'category_id', 9), {'unknown-category': (ERROR, 1, (12,))}),
     'category absent': (drop(A, 0, 'category_id'), {'unknown-category': (ERROR, 1, (11,))}),
+    'image id a fraction': (put('images', 1, 'id', 2.0),
+                            {'image-id': (ERROR, 1, ('number 1',)), 'unknown-image': (ERROR, 1, (13,))}),
+    'category id a list': (put('categories', 0, 'id', [5]),
+                           {'category-id': (ERROR, 1, ('number 0',)),
+                            'category-unused': (WARNING, 1, ('number 0',)),
+                            'unknown-category': (ERROR, 2, (11, 14))}),
+    'an image id a text': (both(put('images', 1, 'id', '2'), put(A, 2, 'image_id', '2')),
+                           {'image-id-mixed': (ERROR, 1, ('2',))}),
+    'a category id a text': (both(put('categories', 1, 'id', '7'), put(A, 1, 'category_id', '7'),
+                                  put(A, 2, 'category_id', '7')), {'category-id-mixed': (ERROR, 1, ('7',))}),
+    'an annotation id a text': (put(A, 1, 'id', '12'), {}),
+    'annotations null': (put(A, None), {'section': (ERROR, 1, (A,))}),
+    'annotations an object': (put(A, {}), {'section': (ERROR, 1, (A,))}),
+    'annotations a number': (put(A, 5), {'section': (ERROR, 1, (A,))}),
+    'categories a number': (put('categories', 5), {'section': (ERROR, 1, ('categories',)),
+                                                   'unknown-category': (ERROR, 4, (11, 12, 13, 14))}),
+    'neither is a list': (both(put(A, True), put('categories', None)),
+                          {'section': (ERROR, 2, (A, 'categories'))}),
+    'no annotations at all': (drop(A), {'no-annotations': (WARNING, 1, ())}),
+    'an empty list of annotations': (put(A, []), {}),
+    'no images': (put('images', []),
+                  {'no-image': (ERROR, 1, ()), 'unknown-image': (ERROR, 4, (11, 12, 13, 14))}),
+    'a height of half pixels': (put('images', 2, 'height', 19.5), {'image-fraction': (ERROR, 1, (3,))}),
+    'a height with a point': (put('images', 2, 'height', 20.0), {}),
     'annotation id twice': (put(A, 1, 'id', 11), {'annotation-id-twice': (ERROR, 1, (11,))}),
     'annotation without id': (drop(A, 1, 'id'), {'annotation-id': (ERROR, 1, ('number 1',))}),
     'image id twice': (add('images', image(3, 20, 20, file_name='x')), {'image-id-twice': (ERROR, 1, (3,))}),
@@ -132,6 +162,8 @@ COCO_FAULTS = {
     'short polygon': (put(*SEGMENT, [TRIANGLE, [1, 2, 3, 4]]), {'polygon-short': (ERROR, 1, (12,))}),
     'polygon of nan': (put(*SEGMENT, [[1, 2, 3, 4, 5, NAN]]), {'polygon-number': (ERROR, 1, (12,))}),
     'polygon of texts': (put(*SEGMENT, [[1, 2, 3, 4, 5, '6']]), {'polygon-number': (ERROR, 1, (12,))}),
+    'polygon far out': (put(*SEGMENT, [[1, 2, 3, 4, 1001, 6]]), {'polygon-far': (ERROR, 1, (12,))}),
+    'a long outline': (put(*SEGMENT, [[-900, 0, 900, 0] * 1200]), {'polygon-long': (ERROR, 1, (12,))}),
     'bare polygon': (put(*SEGMENT, TRIANGLE), {'segment-form': (ERROR, 1, (12,))}),
     'no counts': (put(*SEGMENT, {'size': [80, 100]}), {'segment-form': (ERROR, 1, (12,))}),
     'no segmentation': (put(*SEGMENT, []), {'segment-missing': (WARNING, 1, (12,))}),
@@ -154,6 +186,10 @@ IMAGES = 'images'
 LVIS_FAULTS = {
     'no list': (drop(IMAGES, 0, 'neg_category_ids'), {'lvis-negative-list': (ERROR, 1, (1,))}),
     'list of texts': (put(IMAGES, 0, 'neg_category_ids', ['1']), {'lvis-negative-list': (ERROR, 1, (1,))}),
+    'no other list': (put(IMAGES, 1, 'not_exhaustive_category_ids', 3),
+                      {'lvis-partial-list': (ERROR, 1, (2,))}),
+    'unknown in it': (put(IMAGES, 1, 'not_exhaustive_category_ids', [9]),
+                      {'lvis-partial-unknown': (ERROR, 1, (2,)), 'lvis-partial-unseen': (WARNING, 1, (2,))}),
     'unknown': (put(IMAGES, 0, 'neg_category_ids', [1, 99]), {'lvis-negative-unknown': (ERROR, 1, (1,))}),
     'present and absent': (put(IMAGES, 0, 'neg_category_ids', [1, 2]),
                            {'lvis-negative-seen': (ERROR, 1, (1,)), 'lvis-both': (ERROR, 1, (1,))}),
@@ -182,6 +218,8 @@ CODA_FAULTS = {
     'flag': (put(A, 0, 'corner_case', 'yes'), {'coda-flag': (ERROR, 1, (1,))}),
     'flag absent': (drop(A, 0, 'corner_case'), {'coda-flag-missing': (WARNING, 1, (1,))}),
     'period': (put(IMAGES, 0, 'period', 'noon'), {'coda-period': (WARNING, 1, (1,))}),
+    'period absent': (drop(IMAGES, 0, 'period'), {'coda-period-missing': (WARNING, 1, (1,))}),
+    'weather': (put(IMAGES, 1, 'weather', 5), {'coda-weather': (WARNING, 1, (2,))}),
     'weather absent': (drop(IMAGES, 1, 'weather'), {'coda-weather-missing': (WARNING, 1, (2,))}),
     'name': (put('categories', 1, 'name', 'hound'), {'coda-name': (WARNING, 1, (17,))}),
 }
@@ -242,10 +280,33 @@ def test_at_most_five_examples_and_errors_first(coco):
 
 
 def test_a_file_without_annotations_is_a_list_of_images(coco):
-    assert found({'images': coco['images'], 'categories': coco['categories']}) == {}
-    assert set(found({'images': []})) == {'no-image'}
-    assert set(found({'images': coco['images'], A: {}})) == set()
+    (finding,) = check_annotations({'images': coco['images'], 'categories': coco['categories']}).findings
+    assert (finding.code, finding.severity) == ('no-annotations', WARNING)
+    assert 'as in the list of images of a test set' in finding.message
+    assert set(found({'images': []})) == {'no-image', 'no-annotations'}
     assert set(found({'images': coco['images'], A: {'x': 1}})) == {'section'}
+
+
+OF_FILES = {
+    'file-missing',
+    'file-unreadable',
+    'file-size',
+    'file-turned',
+    'encoding',
+}  # test_annotation_files.py
+
+
+def test_every_code_can_be_found():
+    cases = [*COCO_FAULTS.values(), *LVIS_FAULTS.values(), *CODA_FAULTS.values()]
+    assert {code for _, expected in cases for code in expected} | OF_FILES == set(CODES)
+
+
+def test_the_docs_list_every_code_and_how_bad_it_is():
+    page = (Path(__file__).parents[2] / 'docs' / 'datasets.md').read_text(encoding='utf-8')
+    rows = re.findall(r'^\| (`.*`) \| (error|warning) \| .+ \|$', page, flags=re.MULTILINE)
+    listed = [(code, severity) for codes, severity in rows for code in re.findall(r'`([\w-]+)`', codes)]
+    assert len(dict(listed)) == len(listed)
+    assert dict(listed) == dict(CODES)
 
 
 def test_a_check_changes_nothing(coco):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as pycoco
+from pycocotools.coco import COCO
 from small_annotations import coco_file, image, lvis_file
 
 from atss_ext.datasets import ShapesSpec, write_coco
-from atss_ext.datasets.annotation_checks import check_annotations, read_annotations
+from atss_ext.datasets.annotation_checks import check_annotations, check_file, read_annotations
 from atss_ext.datasets.annotation_checks.images import check_images
 from atss_ext.datasets.annotation_checks.table import read_table
 from atss_ext.datasets.checks import DataError
@@ -119,6 +120,31 @@ def test_what_is_no_annotation_file_is_said_in_a_sentence(case, tmp_path):
     assert '\n' not in str(caught.value)
 
 
+ENCODINGS = {
+    'utf-8': None,
+    'utf-8-sig': 'begins with a byte order mark',
+    'utf-16': 'is in UTF-16',
+    'utf-32-be': 'is in UTF-32-BE',
+}
+
+
+@pytest.mark.parametrize('encoding', ENCODINGS)
+def test_text_that_other_readers_do_not_take(coco, tmp_path, encoding):
+    """The oracle is pycocotools: it stops at what is an error here."""
+    path = tmp_path / 'a.json'
+    path.write_text(json.dumps(coco), encoding=encoding)
+    findings = check_file(path, read_annotations(path)).findings
+    if ENCODINGS[encoding] is None:
+        assert findings == ()
+        assert len(COCO(path).anns) == 4
+        return
+    (finding,) = findings
+    assert (finding.code, finding.severity, finding.count) == ('encoding', 'error', 1)
+    assert ENCODINGS[encoding] in finding.message
+    with pytest.raises(ValueError):
+        COCO(path)
+
+
 def test_missing_files_and_folders(coco, tmp_path):
     with pytest.raises(DataError, match=r'a\.json does not exist'):
         read_annotations(tmp_path / 'a.json')
@@ -159,3 +185,23 @@ def test_the_command_its_table_its_json_and_its_exit_codes(coco, tmp_path, monke
 
     assert run_tool(monkeypatch, tmp_path / 'none.json') == 2
     assert 'none.json does not exist' in capsys.readouterr().err
+
+
+def test_the_command_says_how_the_text_is_written(coco, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'a.json').write_text(json.dumps(coco), encoding='utf-16')
+    assert run_tool(monkeypatch, tmp_path / 'a.json') == 1
+    assert '[encoding]' in ' '.join(capsys.readouterr().out.split())
+
+
+def test_the_report_takes_the_place_of_nothing_that_is_read(coco, tmp_path, monkeypatch, capsys):
+    ann, picture = tmp_path / 'a.json', tmp_path / 'images' / '1.jpg'
+    ann.write_text(json.dumps(coco))
+    picture.parent.mkdir()
+    Image.new('RGB', (100, 80)).save(picture)
+    for target in (ann, picture):
+        before = target.read_bytes()
+        assert run_tool(monkeypatch, ann, '--images', picture.parent, '--json', target) == 2
+        assert capsys.readouterr().err.endswith(
+            f'--json {target} is a file that is read; choose another name\n'
+        )
+        assert target.read_bytes() == before

@@ -148,6 +148,20 @@ def test_every_field_and_the_order_stay(file, capsys):
     )
 
 
+def test_the_rest_is_what_was_not_taken(file, tmp_path):
+    whole, rest_file = json.loads(file.read_text()), tmp_path / 'rest.json'
+    part, _ = run(file, '--fraction', 0.2, '--rest', rest_file)
+    rest = json.loads(rest_file.read_text())
+    assert (len(part['images']), len(rest['images'])) == (2, 8)
+    for key in ('images', 'annotations'):
+        ids = sorted(one['id'] for one in part[key] + rest[key])
+        assert ids == sorted(one['id'] for one in whole[key])
+    assert rest['images'] == [image for image in whole['images'] if image not in part['images']]
+    assert rest['categories'] == whole['categories']
+    with pytest.raises(UserError, match='rest'):
+        run(file, '--fraction', 0.2, '--rest', file)
+
+
 def test_categories_that_got_none_are_said(file, capsys):
     part, report = run(file, '--images', 1, '--min-per-category', 2)
     seen = {entry['category_id'] for entry in part['annotations']}
@@ -172,9 +186,35 @@ def test_bad_options(file, fault):
     assert not file.with_name('part.json').exists()
 
 
+def test_where_nothing_can_be_written_nothing_is_read(file, monkeypatch):
+    """Neither the part nor its report takes the place of the whole, or of a folder or a device."""
+    before = file.read_bytes()
+    whole = file.rename(file.with_name('part.json.report.json'))
+    monkeypatch.setattr(subset, 'read_annotations', None)
+    for out, sentence in (
+        (whole, 'out {} is a file that is read; choose another name'),
+        (
+            whole.with_name('part.json'),
+            'the report {}.report.json is a file that is read; choose another name',
+        ),
+        (whole.parent, 'out {} is a folder; name a file'),
+        ('/dev/null', 'out {} is no regular file; choose another name'),
+        ('/dev/null/x', 'out {} cannot be written, because /dev/null is no folder; choose another place'),
+    ):
+        with pytest.raises(UserError) as caught:
+            subset.main([str(whole), str(out), '--images', '2'])
+        assert str(caught.value) == sentence.format(out)
+    assert whole.read_bytes() == before
+
+
+def test_a_list_of_images_has_parts_too(file):
+    content = json.loads(file.read_text())
+    del content['annotations']
+    file.write_text(json.dumps(content))
+    assert len(run(file, '--images', 2)[0]['images']) == 2
+
+
 def test_bad_files(file):
-    with pytest.raises(UserError, match='is the file that is read'):
-        subset.main([str(file), str(file), '--images', '2'])
     whole = json.loads(file.read_text())
     whole['annotations'][0]['image_id'] = 5
     file.write_text(json.dumps(whole))

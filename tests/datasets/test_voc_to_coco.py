@@ -1,6 +1,7 @@
 """VOC to COCO on literal files; and what a stranger's XML may not do."""
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -113,6 +114,8 @@ def test_names_give_the_order_and_must_hold_all(folder, tmp_path):
         convert(tmp_path, '--names', 'dog,cow')
     with pytest.raises(UserError, match="class 'dog' stands twice in --names"):
         convert(tmp_path, '--names', 'dog,cat,dog')
+    many = ['cat', 'dog', *(f'a class of number {number}' for number in range(300))]  # longer than any path
+    assert [one['name'] for one in convert(tmp_path, '--names', ','.join(many))['categories']] == many
 
 
 def test_a_split_takes_its_names_alone(folder, tmp_path):
@@ -206,6 +209,28 @@ def test_entities_are_neither_expanded_nor_fetched(tmp_path):
     path.write_text('<annotation><filename>&unknown;</filename></annotation>')
     with pytest.raises(UserError, match='no valid XML'):
         read_voc(path)
+
+
+def test_nothing_that_is_read_is_written_over(folder, tmp_path, monkeypatch):
+    images, split, names = tmp_path / 'images', tmp_path / 'train.txt', tmp_path / 'names.txt'
+    images.mkdir()
+    for stem, size in (('9', (50, 50)), ('10', (100, 80)), ('11', (100, 80))):
+        Image.new('RGB', size).save(images / f'{stem}.jpg')
+    split.write_text('9\n')
+    names.write_text('dog\ncat\n')
+    (tmp_path / 'link.json').symlink_to(folder / '9.xml')
+    options = ['--images', str(images), '--split', str(split), '--names', str(names)]
+    for out in (folder / '9.xml', folder / '10.xml', tmp_path / 'link.json', split, names, images / '9.jpg'):
+        before = out.read_bytes()
+        with pytest.raises(
+            UserError, match=f'^out {re.escape(str(out))} is a file that is read; choose another'
+        ):
+            voc_to_coco.main([str(folder), str(out), *options])
+        assert out.read_bytes() == before
+    voc_to_coco.main([str(folder), str(folder / 'out.json'), *options])  # beside them is no harm
+    monkeypatch.setattr(voc_to_coco, 'read_voc', None)  # a folder is seen before anything is read
+    with pytest.raises(UserError, match=r'images is a folder; name a file'):
+        voc_to_coco.main([str(folder), str(images)])
 
 
 def test_other_files_and_folders(tmp_path):

@@ -1,6 +1,7 @@
 """YOLO to COCO on literal files."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -134,6 +135,27 @@ def test_files_that_do_not_match(data):
     Image.new('RGB', (9, 9)).save(data / 'images' / 'train' / '9.png')
     with pytest.raises(UserError, match='several images called 9, and one label file'):
         convert(data)
+
+
+def test_nothing_that_is_read_is_written_over(data, monkeypatch):
+    names, yaml = data / 'names.txt', data / 'data.yaml'
+    names.write_text('cat\ndog\n')
+    images, labels = data / 'images' / 'train', data / 'labels' / 'train'
+    for out, option in (
+        (labels / '9.txt', ['--names', 'cat,dog']),
+        (images / '10.png', ['--names', 'cat,dog']),
+        (yaml, ['--data', str(yaml)]),
+        (names, ['--names', str(names)]),
+    ):
+        before = out.read_bytes()
+        with pytest.raises(
+            UserError, match=f'^out {re.escape(str(out))} is a file that is read; choose another'
+        ):
+            yolo_to_coco.main([str(images), str(out), *option])
+        assert out.read_bytes() == before
+    monkeypatch.setattr(yolo_to_coco, 'image_size', None)  # a folder is seen before anything is read
+    with pytest.raises(UserError, match='train is a folder; name a file'):
+        yolo_to_coco.main([str(images), str(labels), '--names', 'cat,dog'])
 
 
 def test_damaged_images_and_missing_folders(data, tmp_path_factory):

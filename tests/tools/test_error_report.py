@@ -288,6 +288,18 @@ def test_categories_that_do_not_occur_come_last(report, files):
     assert table.index('>cat<') < table.index('>bird &amp; co<') < table.index('>aardvark<')
 
 
+def test_pages_show_images_whose_size_is_beyond_floats(report, files):
+    content = json.loads((files / 'ann.json').read_text())
+    for entry in content['images']:
+        entry['height'] = 10**400
+    (files / 'ann.json').write_text(json.dumps(content))
+    # Without a picture and a size, what its objects and detections reach to.
+    text, figures, _ = report()
+    assert figures['worst_images']
+    assert 'viewBox="0 0 ' in text
+    assert 'inf' not in ''.join(re.findall(r'viewBox="[^"]*"', text))
+
+
 def one(**changes):
     """A result file of one detection, with some of its values changed, or left out by None."""
     entry = {**found(1, 3, [1, 2, 3, 4], 1), **changes}
@@ -315,6 +327,16 @@ BAD = {
     'images': ('[]', ('--images', 'nowhere'), 'image folder nowhere does not exist'),
     'out': ('[]', ('--out', '.'), '--out . is a folder'),
     'json': ('[]', ('--json', '{res}'), '--json {res} is a file that is read; choose another name'),
+    'one file': (
+        '[]',
+        ('--json', '{folder}/images/../report.html'),
+        'is written by --out as well; choose another name',
+    ),
+    'a picture': (
+        '[]',
+        ('--images', '{folder}/images', '--json', '{folder}/images/1.png'),
+        'images/1.png is a file that is read; choose another name',
+    ),
 }
 
 
@@ -332,7 +354,7 @@ def test_a_users_error_is_one_sentence(files, in_process, name):
         files / 'ann.json',
         '--out',
         files / 'report.html',
-        *(one.format(res=path) for one in options),
+        *(one.format(res=path, folder=files) for one in options),
     )
     assert code == 2
     assert said.startswith('error: ')

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import torch
 from ports import free_port
 from tiny_coco import REPO, environment
 
+from atss_ext.cli.errors import UserError
+from atss_ext.cli.targets import writing
 from atss_ext.evaluation import backend as choice
 
 EVALUATORS = """
@@ -209,6 +212,9 @@ def test_coda_by_id_and_by_name(evaluate, backend):
         ([detection(category=None)], ('--kind', 'coda'), "has the category_id None, which"),
         ([detection(category=True)], ('--kind', 'coda'), "has the category_id True, which"),
         ([detection(category=[3])], ('--kind', 'coda'), "has the category_id [3], which"),
+        ([detection(category=1.0)], ('--kind', 'coda'), 'the category_id 1.0, which must be a whole number'),
+        ([detection(category=1.0)], (), 'has the category_id 1.0, which must be a whole number or a text'),
+        ([detection(1.0)], (), 'detection 0 of {} has the image_id 1.0, which must be a whole number or'),
         ([detection()], ('--classes', 'NoSet'), '--classes NoSet: no registered dataset with classes'),
     ],
 )  # fmt: skip
@@ -272,16 +278,50 @@ def test_layout_of_coda(evaluate):
         ('results.json/a.json', '--json {} cannot be written, because {folder}/results.json is no folder'),
         ('ann.json', '--json {} is a file that is read; choose another name'),
         ('x' * 300, '--json {} cannot be written (File name too long)'),
+        ('/dev/full', '--json /dev/full is no regular file; choose another name'),
+        ('a_link', '--json {} is a file that is read; choose another name'),
+        ('round', '--json {} cannot be written'),
     ],
 )  # fmt: skip
 def test_where_nothing_can_be_written_nothing_is_scored(evaluate, in_process, tmp_path, out, sentence):
     evaluate([detection()], plain_file())
+    (tmp_path / 'a_link').symlink_to('results.json')
+    (tmp_path / 'round').symlink_to('round')
     paths = tmp_path / 'results.json', '--ann', tmp_path / 'ann.json'
     code, said = in_process('evaluate.py', *paths, '--json', tmp_path / out)
     assert code == 2
     assert said.startswith('error: ' + sentence.format(tmp_path / out, folder=tmp_path))
     assert len(said.splitlines()) == 1
     assert json.loads((tmp_path / 'ann.json').read_text()) == plain_file()
+
+
+def test_a_place_that_turns_out_to_be_none_is_said_after_the_figures(evaluate, in_process, tmp_path):
+    """The system lets nobody make a folder in /proc, but only says so when it is asked to."""
+    evaluate([detection()], plain_file())
+    paths = tmp_path / 'results.json', '--ann', tmp_path / 'ann.json'
+    code, said = in_process('evaluate.py', *paths, '--json', '/proc/none/figures.json')
+    assert code == 2
+    assert re.search(r'^error: .*/proc/none/figures.json cannot be written \(', said, flags=re.MULTILINE)
+    assert 'config' not in said
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_the_old_file(tmp_path):
+    """A limit on the size of files stands for the disk; the link stays one."""
+    old, link = tmp_path / 'old.json', tmp_path / 'link.json'
+    old.write_text('{}')
+    link.symlink_to(old)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(UserError) as caught, writing(link) as file:
+            file.write('x' * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(caught.value) == f'{link} cannot be written (File too large); choose another place'
+    assert (old.read_text(), sorted(tmp_path.iterdir())) == ('{}', [link, old])
+    with writing(link) as file:
+        file.write('[]')
+    assert (old.read_text(), link.is_symlink()) == ('[]', True)
 
 
 def test_it_says_what_it_scores(evaluate, in_process, tmp_path):

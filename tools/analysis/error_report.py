@@ -3,12 +3,14 @@
 import argparse
 import json
 import math
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from atss_ext.cli.errors import UserError, note, run_tool
-from atss_ext.cli.targets import check_target
+from atss_ext.cli.targets import check_targets, writing
+from atss_ext.datasets.annotation_checks.images import image_paths
 from atss_ext.datasets.checks import read_coco
 from atss_ext.evaluation.coco.result_file import read_results
 from atss_ext.evaluation.errors import ErrorReport, error_report, figures
@@ -36,18 +38,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise UserError(f'--worst is {args.worst}; it must be between 0 and 100')
     if args.images and not Path(args.images).is_dir():
         raise UserError(f'image folder {args.images} does not exist; correct --images, or leave it out')
-    for option, path in (('--out', args.out), ('--json', args.json)):
-        check_target(option, path, args.results, args.ann)
+    check_outputs(args, [args.results, args.ann])
     return args
 
 
-def write(path: str, text: str) -> None:
-    """Write a text file, and make its folder."""
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(text, encoding='utf-8')
-    except OSError as error:
-        raise UserError(f'{path} cannot be written ({error.strerror}); choose another place') from error
+def check_outputs(args: argparse.Namespace, read: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuse outputs that cannot be written, that are read, or that are one file."""
+    check_targets({'--out': args.out, '--json': args.json}, read)
 
 
 def summary(report: ErrorReport) -> str:
@@ -69,8 +66,10 @@ def summary(report: ErrorReport) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the report and say what is in it."""
     args = parse_args(argv)
+    content = read_coco(args.ann)
+    check_outputs(args, image_paths(content, Path(args.images) if args.images else None))
     report = error_report(
-        read_coco(args.ann),
+        content,
         read_results(args.results),
         iou=args.iou,
         score=args.score,
@@ -79,9 +78,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         result_file=args.results,
     )
     page, notes = error_page(report, args.results, args.images)
-    write(args.out, page)
+    with writing(args.out) as file:
+        file.write(page)
     if args.json:
-        write(args.json, json.dumps(figures(report), indent=1, ensure_ascii=False) + '\n')
+        with writing(args.json) as file:
+            file.write(json.dumps(figures(report), indent=1, ensure_ascii=False) + '\n')
     print(summary(report))
     print(f'written: {args.out} ({len(page.encode()) / 1e6:.1f} MB)')
     for sentence in (*report.notes, *notes):

@@ -1,6 +1,7 @@
 """What the commands of this folder share: progress, names, sizes of images, whole files or none."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -8,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from atss_ext.cli.errors import UserError
+from atss_ext.cli.targets import writing
 from atss_ext.datasets.annotation_checks import check_annotations
 from atss_ext.datasets.annotation_checks.images import read_size
-from atss_ext.vlsam.atomic import replacing
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 NO_LISTS = ('.yaml', '.yml', '.json', '.xml')
@@ -71,10 +72,15 @@ def names_option(text: str) -> list[str]:
     path = Path(text)
     if path.suffix.lower() in NO_LISTS:
         raise UserError(f'--names {text} is no list of names, one a line; write them with commas between')
-    if path.suffix.lower() in ('.txt', '.names') and not path.is_file():
+    if path.suffix.lower() in ('.txt', '.names') and not names_file(text):
         raise UserError(f'--names {text}: this file does not exist; correct the path')
-    lines = read_lines(path) if path.is_file() else text.split(',')
+    lines = read_lines(path) if names_file(text) else text.split(',')
     return [line.strip() for line in lines if line.strip()]
+
+
+def names_file(text: str | None) -> Path | None:
+    """The file that --names gives; None where it gives the names, which may be longer than a path can be."""
+    return Path(text) if text and os.path.isfile(text) else None
 
 
 def categories(names: list[str], where: str) -> list[dict[str, Any]]:
@@ -111,7 +117,11 @@ def note_findings(content: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file that is whole or not there, the same bytes for the same content."""
-    with replacing(path) as file:
+    """Write a file that is whole or not there, the same bytes for the same content.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with writing(path) as file:
         json.dump(content, file, ensure_ascii=False, separators=(',', ':'))
         file.write('\n')

@@ -13,7 +13,9 @@ from pathlib import Path
 from _converting import progress, write_json
 
 from atss_ext.cli.errors import note, run_tool
-from atss_ext.datasets.annotation_checks import Report, check_annotations, read_annotations
+from atss_ext.cli.targets import check_targets
+from atss_ext.datasets.annotation_checks import Report, check_file, read_annotations
+from atss_ext.datasets.annotation_checks.images import image_paths
 
 WIDTH = 110
 LARGE = 50_000_000
@@ -55,10 +57,13 @@ def format_report(report: Report, file: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check a file and print what was found; returns how many kinds of errors there are."""
     args = parse_args(argv)
+    check_targets({'--json': args.json}, [args.file])
     if args.file.is_file() and args.file.stat().st_size >= LARGE:
         note(f'{args.file} has {args.file.stat().st_size / 1e6:.0f} MB; that takes a while')
-    report = check_annotations(
-        read_annotations(args.file), args.kind, args.images, progress('images') if args.images else None
+    content = read_annotations(args.file)
+    check_targets({'--json': args.json}, image_paths(content, args.images))
+    report = check_file(
+        args.file, content, args.kind, args.images, progress('images') if args.images else None
     )
     print(format_report(report, args.file))
     if args.json:

@@ -2,6 +2,7 @@
 
 python tools/datasets/subset.py instances_train2017.json train_10.json --fraction 0.1
 python tools/datasets/subset.py lvis_v1_train.json lvis_5000.json --images 5000 --min-per-category 5 --seed 1
+python tools/datasets/subset.py all.json val.json --fraction 0.2 --rest train.json
 
 The method is iterative stratification (Sechidis et al. 2011). Ids, order and every field stay as they are,
 also the categories that got no image. OUT.report.json says how many images of each category there were and
@@ -18,6 +19,7 @@ from _converting import write_json
 from _stratify import stratify
 
 from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.targets import check_targets
 from atss_ext.datasets.annotation_checks import read_annotations
 from atss_ext.datasets.annotation_checks.table import Table, read_table
 
@@ -36,20 +38,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--min-per-category', type=int, default=0, metavar='K', help='images a category should get at least'
     )
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--rest', type=Path, metavar='FILE', help='write the images that were not taken there'
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the part and its report."""
     args = parse_args(argv)
-    if args.out.resolve() == args.file.resolve():
-        raise UserError(f'{args.out} is the file that is read; choose another name for the part')
+    report_file = Path(f'{args.out}.report.json')
+    check_targets({'out': args.out, 'the report': report_file, '--rest': args.rest}, [args.file])
     content = read_annotations(args.file)
     table, findings = read_table(content)
-    if findings:
-        first = f', as at {findings[0].examples[0]}' if findings[0].examples else ''
+    faults = [one for one in findings if one.severity == 'error']
+    if faults:
+        first = f', as at {faults[0].examples[0]}' if faults[0].examples else ''
         raise UserError(
-            f'{args.file} has faults ({findings[0].message}{first}); '
+            f'{args.file} has faults ({faults[0].message}{first}); '
             'tools/datasets/check_annotations.py lists them'
         )
     count = _count(len(table.images), args)
@@ -57,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = stratify(labels, count, args.seed, args.min_per_category)
     part, report = take(content, table, rows), make_report(table, labels, rows, args)
     write_json(args.out, part)
-    write_json(args.out.with_name(args.out.name + '.report.json'), report)
+    write_json(report_file, report)
+    if args.rest is not None:
+        write_json(args.rest, take(content, table, sorted(set(range(len(labels))) - set(rows))))
     print(
         f'{len(rows)} of {len(labels)} images and {len(part["annotations"])} of {len(table.annotations)} '
         f'annotations lie in {args.out}'

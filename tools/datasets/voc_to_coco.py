@@ -28,6 +28,7 @@ from _converting import (
     categories,
     image_size,
     list_files,
+    names_file,
     names_option,
     note_findings,
     progress,
@@ -37,6 +38,7 @@ from _converting import (
 from _voc_xml import VocImage, VocObject, read_voc
 
 from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.targets import check_targets
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -48,9 +50,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--images', type=Path, metavar='DIR', help='check the images there, and take missing sizes'
     )
     parser.add_argument('--split', type=Path, metavar='FILE', help='a list of names, one a line: only these')
-    parser.add_argument(
-        '--names', type=names_option, help='class names with commas between, or a file of them'
-    )
+    parser.add_argument('--names', help='class names with commas between, or a file of them')
     parser.add_argument(
         '--convention', choices=('pixels', 'corners'), default='pixels', help='of coordinates'
     )
@@ -63,13 +63,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert a folder."""
     args = parse_args(argv)
-    paths = _wanted(list_files(args.annotations, ['.xml']), args.annotations, args.split)
+    listed = list_files(args.annotations, ['.xml'])
+    check_targets({'out': args.out}, filter(None, (*listed, args.split, names_file(args.names))))
+    paths = _wanted(listed, args.annotations, args.split)
+    names = names_option(args.names) if args.names else None
     say = progress('files')
     read: list[VocImage] = []
     for path in paths:
         read.append(read_voc(path))
         say(len(read), len(paths))
-    content = convert(paths, read, args)
+    content = convert(paths, read, names, args)
+    if args.images:
+        check_targets({'out': args.out}, (args.images / image['file_name'] for image in content['images']))
     write_json(args.out, content)
     note_findings(content)
     crowds = sum(annotation['iscrowd'] for annotation in content['annotations'])
@@ -79,14 +84,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def convert(paths: Sequence[Path], read: Sequence[VocImage], args: argparse.Namespace) -> dict[str, Any]:
+def convert(
+    paths: Sequence[Path], read: Sequence[VocImage], names: list[str] | None, args: argparse.Namespace
+) -> dict[str, Any]:
     """Bring what was read into COCO's form.
 
     Raises:
         UserError: a class is not among the names, a box is outside of its convention, or an image is missing.
     """
     found = sorted({thing.name for image in read for thing in image.objects})
-    known = categories(args.names or found, '--names' if args.names else str(args.annotations))
+    known = categories(names or found, '--names' if names else str(args.annotations))
     ids = {category['name']: category['id'] for category in known}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -26,6 +26,7 @@ from _converting import (
     categories,
     image_size,
     list_files,
+    names_file,
     names_option,
     note_findings,
     progress,
@@ -34,6 +35,7 @@ from _converting import (
 )
 
 from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.targets import check_targets
 
 DECIMALS = 4
 _SLACK = 1e-6  # fractions are written with six decimals
@@ -49,20 +51,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     names = parser.add_mutually_exclusive_group(required=True)
     names.add_argument('--data', type=Path, metavar='YAML', help="a data.yaml with 'names'")
-    names.add_argument(
-        '--names', type=names_option, help='class names with commas between, or a file of them'
-    )
+    names.add_argument('--names', help='class names with commas between, or a file of them')
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert a folder."""
     args = parse_args(argv)
-    names = args.names if args.names is not None else read_names(args.data)
+    names = names_option(args.names) if args.names is not None else read_names(args.data)
     known = categories(names, str(args.data or '--names'))
     labels = args.labels or _labels_folder(args.images)
     pictures = list_files(args.images, IMAGE_SUFFIXES)
     files = _match(pictures, args.images, labels)
+    read = filter(None, (*pictures, *files, args.data, names_file(args.names)))
+    check_targets({'out': args.out}, read)
     say = progress('images')
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

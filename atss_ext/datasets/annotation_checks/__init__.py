@@ -5,8 +5,9 @@ from atss_ext.datasets.annotation_checks.checking import (
     Kind,
     Report,
     check_annotations,
+    check_file,
     detect_kind,
     read_annotations,
 )
 
-__all__ = ['Finding', 'Kind', 'Report', 'check_annotations', 'detect_kind', 'read_annotations']
+__all__ = ['Finding', 'Kind', 'Report', 'check_annotations', 'check_file', 'detect_kind', 'read_annotations']

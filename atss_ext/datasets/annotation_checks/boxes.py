@@ -18,20 +18,18 @@ def check_boxes(table: Table) -> list[Finding]:
     """Check boxes, areas, and boxes that are there twice."""
     boxes, malformed = number_rows([annotation.get('bbox') for annotation in table.annotations], 4)
     ids = table.annotation_ids
-    findings = found('box-form', 'error', 'bbox is not [x, y, width, height], four numbers', ids, malformed)
+    findings = found('box-form', 'bbox is not [x, y, width, height], four numbers', ids, malformed)
     finite: NDArray[np.bool_] = np.all(np.isfinite(boxes), axis=1)
-    findings += found(
-        'box-finite', 'error', 'a number of the box is NaN or infinite', ids, ~finite & ~malformed
-    )
+    findings += found('box-finite', 'a number of the box is NaN or infinite', ids, ~finite & ~malformed)
     with np.errstate(invalid='ignore'):
         negative = finite & (boxes[:, 2:] < 0).any(axis=1)
         empty = finite & ~negative & (boxes[:, 2:] == 0).any(axis=1)
         thin = finite & ~negative & ~empty & (boxes[:, 2:] < 1).any(axis=1)
     message = 'the box has a negative width or height (COCO boxes are x, y, width, height)'
-    findings += found('box-negative', 'error', message, ids, negative)
+    findings += found('box-negative', message, ids, negative)
     dropped = 'mmdet drops it from training, evaluation counts it'
-    findings += found('box-empty', 'warning', f'the box has no width or no height; {dropped}', ids, empty)
-    findings += found('box-thin', 'warning', f'the box is thinner than a pixel; {dropped}', ids, thin)
+    findings += found('box-empty', f'the box has no width or no height; {dropped}', ids, empty)
+    findings += found('box-thin', f'the box is thinner than a pixel; {dropped}', ids, thin)
     usable: NDArray[np.bool_] = finite & ~negative
     findings += _check_place(table, boxes, usable)
     findings += _check_areas(table, boxes, usable)
@@ -60,15 +58,13 @@ def check_crowds(table: Table, needed: bool) -> tuple[list[Finding], int]:
             if flag is not None and not (isinstance(flag, int | float) and flag in (0, 1))
         ]
     ids = table.annotation_ids
-    findings = found(
-        'crowd-missing', 'error', "the annotation has no 'iscrowd'; COCOeval stops", ids, missing
-    )
-    findings += found('crowd-flag', 'error', 'iscrowd is neither 0 nor 1', ids, odd)
+    findings = found('crowd-missing', "the annotation has no 'iscrowd'; COCOeval stops", ids, missing)
+    findings += found('crowd-flag', 'iscrowd is neither 0 nor 1', ids, odd)
     crowds = [row for row, flag in enumerate(flags) if flag == 1]
     polygons = [row for row in crowds if isinstance(table.annotations[row].get('segmentation'), list)]
     polygons = [row for row in polygons if table.annotations[row]['segmentation']]
     message = 'the crowd is drawn with polygons; COCO has run lengths there'
-    return findings + found('crowd-polygon', 'warning', message, ids, polygons), len(crowds)
+    return findings + found('crowd-polygon', message, ids, polygons), len(crowds)
 
 
 def _check_place(table: Table, boxes: NDArray[np.float64], usable: NDArray[np.bool_]) -> list[Finding]:
@@ -83,14 +79,12 @@ def _check_place(table: Table, boxes: NDArray[np.float64], usable: NDArray[np.bo
         outside = usable & np.isfinite(over)
         outside &= ((ends < 0) | (boxes[:, :2] > sizes) | touching).any(axis=1)
         partly = usable & (over > TOLERANCE) & ~outside
-    findings = found(
-        'box-outside', 'error', 'the box lies outside of its image', table.annotation_ids, outside
-    )
+    findings = found('box-outside', 'the box lies outside of its image', table.annotation_ids, outside)
     if partly.any():
         at_most = int((over[partly] <= 1 + TOLERANCE).sum())
         message = f'the box reaches over the edge of its image, by up to {over[partly].max():g} pixels'
         message += f' ({at_most} of them by no more than one)' if at_most else ''
-        findings += found('box-over', 'warning', message, table.annotation_ids, partly)
+        findings += found('box-over', message, table.annotation_ids, partly)
     return findings
 
 
@@ -98,17 +92,17 @@ def _check_areas(table: Table, boxes: NDArray[np.float64], usable: NDArray[np.bo
     areas, no_number = numbers(table.annotations, 'area')
     ids = table.annotation_ids
     message = "'area' is missing or no number; mmdet and COCOeval read it (width * height of a plain box)"
-    findings = found('area-missing', 'error', message, ids, no_number)
+    findings = found('area-missing', message, ids, no_number)
     finite = np.isfinite(areas)
-    findings += found('area-finite', 'error', "'area' is NaN or infinite", ids, ~finite & ~no_number)
+    findings += found('area-finite', "'area' is NaN or infinite", ids, ~finite & ~no_number)
     with np.errstate(invalid='ignore', over='ignore'):
         negative, zero = finite & (areas < 0), finite & (areas == 0)
         # A mask covers whole pixels, so that it can reach half a pixel over its polygon on every side.
         large = finite & usable & (areas > (boxes[:, 2] + 1) * (boxes[:, 3] + 1))
-    findings += found('area-negative', 'error', "'area' is negative", ids, negative)
+    findings += found('area-negative', "'area' is negative", ids, negative)
     message = "'area' is zero; mmdet drops the annotation, evaluation counts it as small"
-    findings += found('area-zero', 'warning', message, ids, zero)
-    return findings + found('area-large', 'warning', "'area' is larger than the box", ids, large)
+    findings += found('area-zero', message, ids, zero)
+    return findings + found('area-large', "'area' is larger than the box", ids, large)
 
 
 def _check_repeated(table: Table, boxes: NDArray[np.float64], usable: NDArray[np.bool_]) -> list[Finding]:
@@ -118,4 +112,4 @@ def _check_repeated(table: Table, boxes: NDArray[np.float64], usable: NDArray[np
     same = np.zeros(len(rows), bool)
     same[order[1:]] = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)  # lexsort keeps the file's order
     message = 'the same box of the same category stands in the image before'
-    return found('box-twice', 'warning', message, table.annotation_ids, rows[same].tolist())
+    return found('box-twice', message, table.annotation_ids, rows[same].tolist())

@@ -5,7 +5,6 @@ is looked through instead, whoever reads it later. Needs neither mmdet nor torch
 """
 
 import dataclasses
-import gc
 import json
 import os
 from collections import Counter
@@ -20,10 +19,17 @@ from atss_ext.datasets.annotation_checks.coda import check_coda, looks_like_coda
 from atss_ext.datasets.annotation_checks.images import Progress, check_images, image_names
 from atss_ext.datasets.annotation_checks.lvis import LISTS, check_lvis
 from atss_ext.datasets.annotation_checks.segments import check_segmentations
-from atss_ext.datasets.annotation_checks.table import Finding, Table, found, read_table
-from atss_ext.datasets.checks import DataError
+from atss_ext.datasets.annotation_checks.table import (
+    Finding,
+    Table,
+    found,
+    make_finding,
+    read_table,
+    section_of,
+)
+from atss_ext.datasets.checks import DataError, parse_json
 
-__all__ = ['Finding', 'Kind', 'Report', 'check_annotations', 'detect_kind', 'read_annotations']
+__all__ = ['Finding', 'Kind', 'Report', 'check_annotations', 'check_file', 'detect_kind', 'read_annotations']
 
 Kind = Literal['coco', 'lvis', 'coda']
 
@@ -66,20 +72,7 @@ def read_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f'annotation file {path} does not exist; correct the path')
-    # A file of a million objects has no cycles, and looking for them takes a third of the time.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f'{path} is no valid JSON ({error}); it may be cut off: fetch or write it again'
-        ) from None
-    except OSError as error:
-        raise DataError(f'{path} cannot be read ({error.strerror}); correct its permissions') from None
-    finally:
-        if collecting:
-            gc.enable()
+    content = parse_json(path, str(path))
     if isinstance(content, list) and content and isinstance(content[0], dict) and 'score' in content[0]:
         raise DataError(
             f'{path} is a list of detections with scores, not an annotation file; name the other one'
@@ -96,7 +89,7 @@ def detect_kind(content: Mapping[str, Any]) -> Kind:
     ``corner_case``, or the categories are CODA's. COCO: anything else.
     """
     images, annotations, categories = (
-        [item for item in content.get(name) or [] if isinstance(item, dict)]
+        [item for item in section_of(content, name) if isinstance(item, dict)]
         for name in ('images', 'annotations', 'categories')
     )
     if any(key in image for image in images for key in LISTS) or any('frequency' in c for c in categories):
@@ -139,8 +132,38 @@ def check_annotations(
     findings += {'coco': lambda _: [], 'lvis': check_lvis, 'coda': check_coda}[kind](table)
     if folder is not None:
         findings += check_images(table, folder, progress)
-    ordered = sorted(findings, key=lambda finding: (finding.severity, -finding.count))
-    return Report(kind, _counts(table, crowds), tuple(ordered))
+    return Report(kind, _counts(table, crowds), _ordered(findings))
+
+
+def check_file(
+    path: str | os.PathLike[str],
+    content: Mapping[str, Any],
+    kind: Kind | None = None,
+    images: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Look for what is wrong with a file, and with how its text is written.
+
+    Args:
+        path: the file.
+        content: what is in it (:func:`read_annotations`).
+        kind: see :func:`check_annotations`, likewise all others and the errors.
+        images: of the images.
+        progress: of the images.
+    """
+    report = check_annotations(content, kind, images, progress)
+    with open(path, 'rb') as file:
+        encoding = json.detect_encoding(file.read(4))
+    if encoding == 'utf-8':
+        return report
+    what = 'begins with a byte order mark' if encoding == 'utf-8-sig' else f'is in {encoding.upper()}'
+    message = f'the file {what}, which pycocotools and mmdet do not read; save it as plain UTF-8'
+    findings = _ordered([*report.findings, make_finding('encoding', 1, message)])
+    return dataclasses.replace(report, findings=findings)
+
+
+def _ordered(findings: list[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: (finding.severity, -finding.count)))
 
 
 def _counts(table: Table, crowds: int) -> dict[str, int]:
@@ -158,19 +181,17 @@ def _check_names(table: Table) -> list[Finding]:
     """Check file names and category names."""
     firsts = [next(image_names(image), None) for image in table.images]
     message = "the image has neither 'file_name' nor 'coco_url'"
-    findings = found(
-        'file-name', 'error', message, table.image_ids, [i for i, n in enumerate(firsts) if n is None]
-    )
+    findings = found('file-name', message, table.image_ids, [i for i, n in enumerate(firsts) if n is None])
     message = 'another image has the same file name'
-    findings += found('file-name-twice', 'warning', message, table.image_ids, _repeated(firsts))
+    findings += found('file-name-twice', message, table.image_ids, _repeated(firsts))
     names = [category.get('name') for category in table.categories]
     bad = [row for row, name in enumerate(names) if not isinstance(name, str) or not name]
-    findings += found('category-name', 'error', 'the category has no name', table.category_ids, bad)
+    findings += found('category-name', 'the category has no name', table.category_ids, bad)
     names = [name if isinstance(name, str) and name else None for name in names]
     message = 'another category has the same name; mmdet numbers labels by names'
-    findings += found('category-name-twice', 'error', message, table.category_ids, _repeated(names))
+    findings += found('category-name-twice', message, table.category_ids, _repeated(names))
     if not table.images:
-        findings.append(Finding('no-image', 'error', 1, "'images' is empty", ()))
+        findings.append(make_finding('no-image', 1, "'images' is empty"))
     return findings
 
 
@@ -191,4 +212,4 @@ def _repeated(names: list[str | None]) -> list[int]:
 def _check_use(table: Table) -> list[Finding]:
     used = np.zeros(len(table.categories), bool)
     used[table.category_rows[table.category_rows >= 0]] = True
-    return found('category-unused', 'warning', 'the category has no annotation', table.category_ids, ~used)
+    return found('category-unused', 'the category has no annotation', table.category_ids, ~used)

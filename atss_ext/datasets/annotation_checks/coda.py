@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from atss_ext.datasets.annotation_checks.table import Finding, Table, found
+from atss_ext.datasets.checks import DataError, flag_fault
 
 CODA_COMMON = ('pedestrian', 'cyclist', 'car', 'truck', 'tram', 'tricycle', 'bus')
 """The common categories of CODA2022: ids 1 to 7 there."""
@@ -53,13 +54,13 @@ def _check_flags(table: Table) -> list[Finding]:
         flag = annotation.get('corner_case')
         if flag is None:
             missing.append(row)
-        elif not (isinstance(flag, bool | int) and flag in (0, 1)):
+        elif flag_fault(flag, 'corner_case'):
             odd.append(row)
     ids = table.annotation_ids
-    findings = found('coda-flag', 'error', 'corner_case is neither true nor false', ids, odd)
+    findings = found('coda-flag', 'corner_case is neither true nor false', ids, odd)
     if len(missing) < len(table.annotations):
         message = "the annotation has no 'corner_case' while others have; readers have to guess"
-        findings += found('coda-flag-missing', 'warning', message, ids, missing)
+        findings += found('coda-flag-missing', message, ids, missing)
     return findings
 
 
@@ -71,9 +72,9 @@ def _check_tags(table: Table) -> list[Finding]:
         odd = [row for row, value in enumerate(values) if value is not None and _lower(value) not in known]
         if len(missing) < len(values):
             message = f"the image has no '{key}' while others have"
-            findings += found(f'coda-{key}-missing', 'warning', message, table.image_ids, missing)
+            findings += found(f'coda-{key}-missing', message, table.image_ids, missing)
         message = f'{key} of the image is none of {", ".join(known)}'
-        findings += found(f'coda-{key}', 'warning', message, table.image_ids, odd)
+        findings += found(f'coda-{key}', message, table.image_ids, odd)
     return findings
 
 
@@ -87,7 +88,7 @@ def _check_categories(table: Table) -> list[Finding]:
         return []
     unknown = [row for row, name in enumerate(names) if name not in CODA_CLASSES]
     message = "the category's name is none of CODA's 43"
-    return found('coda-name', 'warning', message, table.category_ids, unknown)
+    return found('coda-name', message, table.category_ids, unknown)
 
 
 def is_base_file(ann_file: str, layout: str | None = None) -> bool:
@@ -100,7 +101,7 @@ def is_base_file(ann_file: str, layout: str | None = None) -> bool:
     return PurePath(ann_file).name.startswith('corner_case') if layout is None else layout == 'base'
 
 
-def is_corner_case(annotation: Mapping[str, Any], name: str | None, base: bool) -> bool:
+def is_corner_case(annotation: Mapping[str, Any], name: str | None, base: bool, ann_file: str) -> bool:
     """Whether an object is a corner case, also where its annotation does not say.
 
     The base benchmark labels nothing else, and an object of a novel class always is one.
@@ -109,6 +110,16 @@ def is_corner_case(annotation: Mapping[str, Any], name: str | None, base: bool) 
         annotation: with or without ``corner_case``.
         name: of its category.
         base: the file is of the base benchmark.
+        ann_file: the file, for the message.
+
+    Raises:
+        DataError: what it says is neither true nor false.
     """
     flag = annotation.get('corner_case')
+    fault = flag_fault(flag, 'corner_case')
+    if fault:
+        raise DataError(
+            f'annotation {annotation.get("id")} of {ann_file} {fault}; '
+            'tools/datasets/check_annotations.py lists such faults'
+        )
     return bool(flag) if flag is not None else base or name not in CODA_COMMON

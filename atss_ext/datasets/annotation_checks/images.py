@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from atss_ext.datasets.annotation_checks.table import Finding, Table, found
+from atss_ext.datasets.annotation_checks.table import Finding, Table, found, section_of
 
 Progress = Callable[[int, int], None]
 
@@ -27,6 +27,14 @@ def image_names(image: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(url, str) and url:
         yield url.removeprefix(COCO_URL)
         yield url.rpartition('/')[2]
+
+
+def image_paths(content: Mapping[str, Any], folder: Path | None) -> Iterator[Path]:
+    """Yield every place where an image of a parsed file may lie; none without a folder."""
+    if folder is not None:
+        for image in section_of(content, 'images'):
+            if isinstance(image, dict):
+                yield from (folder / name for name in image_names(image))
 
 
 def read_size(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -72,7 +80,7 @@ def check_images(table: Table, folder: Path, progress: Progress | None = None) -
     return [
         item
         for fault, rows in faults.items()
-        for item in found(f'file-{fault}', 'error', messages[fault], table.image_ids, rows)
+        for item in found(f'file-{fault}', messages[fault], table.image_ids, rows)
     ]
 
 

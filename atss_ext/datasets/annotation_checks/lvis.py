@@ -26,9 +26,9 @@ def check_lvis(table: Table) -> list[Finding]:
             elif not known.issuperset(image[key]):
                 unknown.append(row)
         message = f"the image has no list of numbers '{key}', which the LVIS evaluation reads"
-        findings += found(f'lvis-{_SHORT[key]}-list', 'error', message, table.image_ids, bad)
+        findings += found(f'lvis-{_SHORT[key]}-list', message, table.image_ids, bad)
         message = f"'{key}' of the image names a category that the file does not have"
-        findings += found(f'lvis-{_SHORT[key]}-unknown', 'error', message, table.image_ids, unknown)
+        findings += found(f'lvis-{_SHORT[key]}-unknown', message, table.image_ids, unknown)
     return findings + _check_contradictions(table) + _check_frequency(table)
 
 
@@ -53,11 +53,11 @@ def _check_contradictions(table: Table) -> list[Finding]:
             unseen.append(row)
     ids = table.image_ids
     message = "a category of the image's neg_category_ids has an annotation in it"
-    findings = found('lvis-negative-seen', 'error', message, ids, absent)
+    findings = found('lvis-negative-seen', message, ids, absent)
     message = 'a category of the image is in neg_category_ids and in not_exhaustive_category_ids'
-    findings += found('lvis-both', 'error', message, ids, both)
+    findings += found('lvis-both', message, ids, both)
     message = "a category of the image's not_exhaustive_category_ids has no annotation in it"
-    return findings + found('lvis-partial-unseen', 'warning', message, ids, unseen)
+    return findings + found('lvis-partial-unseen', message, ids, unseen)
 
 
 def _check_frequency(table: Table) -> list[Finding]:
@@ -67,7 +67,7 @@ def _check_frequency(table: Table) -> list[Finding]:
         if category.get('frequency') not in ('r', 'c', 'f')
     ]
     message = "the category's frequency is none of 'r', 'c', 'f', which APr, APc and APf need"
-    findings = found('lvis-frequency', 'error', message, table.category_ids, bad)
+    findings = found('lvis-frequency', message, table.category_ids, bad)
     agree: list[int] = []
     differ: list[int] = []
     for row, category in enumerate(table.categories):
@@ -78,5 +78,5 @@ def _check_frequency(table: Table) -> list[Finding]:
     # Cut-out files count their own images there, which says nothing of the training set.
     if len(agree) > len(differ):
         message = "the category's frequency disagrees with its image_count (r up to 10, c up to 100)"
-        findings += found('lvis-count', 'warning', message, table.category_ids, differ)
+        findings += found('lvis-count', message, table.category_ids, differ)
     return findings

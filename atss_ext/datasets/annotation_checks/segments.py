@@ -3,7 +3,7 @@
 from typing import Any
 
 from atss_ext.datasets.annotation_checks.table import Finding, Table, found
-from atss_ext.datasets.segmentation import FAR, Code, segmentation_faults
+from atss_ext.datasets.segmentation import FAR, MAX_OUTLINE, Code, segmentation_faults
 
 _MESSAGES: dict[Code, str] = {
     'segment-form': 'the segmentation is neither a list of polygons nor run lengths with size and counts',
@@ -11,6 +11,7 @@ _MESSAGES: dict[Code, str] = {
     'polygon-short': 'a polygon has less than three points (six numbers)',
     'polygon-number': 'a polygon has a coordinate that is no finite number',
     'polygon-far': f"a polygon reaches {FAR} times its image's longer side; drawing it can end a process",
+    'polygon-long': f'the outlines of the polygons are over {MAX_OUTLINE} pixels long, and are not drawn',
     'rle-size': "the run lengths' size is not [height, width] of the image",
     'rle-counts': 'the run lengths are damaged: negative, or not as many pixels as the image',
 }
@@ -32,13 +33,13 @@ def check_segmentations(table: Table) -> list[Finding]:
     findings: list[Finding] = []
     if there:
         message = 'the annotation has no segmentation while others have one; masks cannot be trained on it'
-        findings += found('segment-missing', 'warning', message, ids, missing)
+        findings += found('segment-missing', message, ids, missing)
     for code, message in _MESSAGES.items():
-        findings += found(code, 'error', message, ids, rows[code])
+        findings += found(code, message, ids, rows[code])
     return findings
 
 
 def _whole(size: list[Any]) -> tuple[int, int] | None:
-    """Height and width of a width and a height; None where the file does not say them."""
+    """Height and width of a width and a height; None where the file does not say them in whole pixels."""
     width, height = size
-    return (int(height), int(width)) if width == width and height == height else None
+    return (int(height), int(width)) if width % 1 == height % 1 == 0 else None

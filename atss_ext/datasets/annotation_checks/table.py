@@ -8,15 +8,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from atss_ext.datasets.annotation_checks.codes import CODES, Severity
+
 MAX_EXAMPLES = 5
 """How many ids a finding lists."""
 
-Severity = Literal['error', 'warning']
+_PLURALS = {'image': 'images', 'annotation': 'annotations', 'category': 'categories'}
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Finding:
     """One kind of fault and where it occurs.
 
     Attributes:
-        code: short name that does not change with the wording, such as 'box-outside'.
+        code: one of :data:`~atss_ext.datasets.annotation_checks.codes.CODES`, such as 'box-outside'.
         severity: 'error' for what stops a reader or makes figures wrong; 'warning' for what is legal and
             dropped, or hardly meant.
         count: how many images, annotations or categories have it.
@@ -66,12 +68,11 @@ class Table:
     sizes: NDArray[np.float64]
 
 
-def found(code: str, severity: Severity, message: str, ids: Sequence[Any], where: Any) -> list[Finding]:
+def found(code: str, message: str, ids: Sequence[Any], where: Any) -> list[Finding]:
     """Return the finding of a fault, or nothing where nothing has it.
 
     Args:
         code: see :class:`Finding`.
-        severity: see :class:`Finding`.
         message: see :class:`Finding`.
         ids: ids of everything that was looked at.
         where: a mask over ``ids``, bool array, or an iterable of the rows that have the fault, each once.
@@ -79,7 +80,12 @@ def found(code: str, severity: Severity, message: str, ids: Sequence[Any], where
     rows = np.flatnonzero(where).tolist() if isinstance(where, np.ndarray) else list(where)
     if not rows:
         return []
-    return [Finding(code, severity, len(rows), message, tuple(ids[row] for row in rows[:MAX_EXAMPLES]))]
+    return [make_finding(code, len(rows), message, [ids[row] for row in rows[:MAX_EXAMPLES]])]
+
+
+def make_finding(code: str, count: int, message: str, examples: Sequence[Any] = ()) -> Finding:
+    """Return a finding as bad as its code says; see :class:`Finding`."""
+    return Finding(code, CODES[code], count, message, tuple(examples[:MAX_EXAMPLES]))
 
 
 def read_table(content: Mapping[str, Any]) -> tuple[Table, list[Finding]]:
@@ -89,13 +95,13 @@ def read_table(content: Mapping[str, Any]) -> tuple[Table, list[Finding]]:
         content: ``images``, ``annotations`` and ``categories``, each a list or absent.
 
     Returns:
-        the table, and what is wrong with ids, references and image sizes.
+        the table, and what is wrong with lists, ids, references and image sizes.
     """
-    findings: list[Finding] = []
+    findings = _check_sections(content)
     sections: dict[str, list[dict[str, Any]]] = {}
     ids: dict[str, list[Any]] = {}
-    for kind, name in (('image', 'images'), ('annotation', 'annotations'), ('category', 'categories')):
-        sections[name] = _objects(content.get(name) or [], name, findings)
+    for kind, name in _PLURALS.items():
+        sections[name] = _objects(section_of(content, name), name, findings)
         ids[name] = _ids(sections[name], kind, findings)
     annotations, annotation_ids = sections['annotations'], ids['annotations']
     rows = [
@@ -105,8 +111,10 @@ def read_table(content: Mapping[str, Any]) -> tuple[Table, list[Finding]]:
     sizes = np.stack([numbers(sections['images'], key)[0] for key in ('width', 'height')], axis=1)
     bad = ~np.all(np.isfinite(sizes) & (sizes > 0), axis=1)
     message = 'the image has no width and height above zero'
-    findings += found('image-size', 'error', message, ids['images'], bad)
+    findings += found('image-size', message, ids['images'], bad)
     sizes[bad] = np.nan
+    message = "the image's width or height is no whole number; masks on it cannot be scored"
+    findings += found('image-fraction', message, ids['images'], ~bad & (sizes != np.rint(sizes)).any(axis=1))
     table = Table(
         **sections,
         image_ids=ids['images'],
@@ -164,38 +172,63 @@ def number_rows(rows: Sequence[Any], width: int) -> tuple[NDArray[np.float64], N
     return values, bad
 
 
-def _objects(section: Any, name: str, findings: list[Finding]) -> list[dict[str, Any]]:
+def section_of(content: Mapping[str, Any], name: str) -> list[Any]:
+    """Return a list of a file; an empty one where there is something else or nothing."""
+    section = content.get(name)
+    return section if isinstance(section, list) else []
+
+
+def _check_sections(content: Mapping[str, Any]) -> list[Finding]:
+    bad = [name for name in _PLURALS.values() if name in content and not isinstance(content[name], list)]
+    findings = []
+    if bad:
+        message = 'what stands for images, annotations or categories is no list'
+        findings.append(make_finding('section', len(bad), message, bad))
+    if 'annotations' not in content:
+        message = (
+            "there is no 'annotations', as in the list of images of a test set; nothing is scored with it"
+        )
+        findings.append(make_finding('no-annotations', 1, message))
+    return findings
+
+
+def _objects(section: list[Any], name: str, findings: list[Finding]) -> list[dict[str, Any]]:
     """Return the objects of a list; what is no object is reported and left out."""
-    if not isinstance(section, list):
-        findings.append(Finding('section', 'error', 1, f"'{name}' is no list", ()))
-        return []
     if set(map(type, section)) <= {dict}:
         return section
     bad = [row for row, item in enumerate(section) if not isinstance(item, dict)]
     labels = [f'number {row}' for row in range(len(section))]
-    findings += found('no-object', 'error', f"an entry of '{name}' is no object", labels, bad)
+    findings += found('no-object', f"an entry of '{name}' is no object", labels, bad)
     return [item for item in section if isinstance(item, dict)]
 
 
 def _ids(items: list[dict[str, Any]], kind: str, findings: list[Finding]) -> list[Any]:
     ids = [item.get('id') for item in items]
-    if not set(map(type, ids)) <= {int, str}:
+    types = set(map(type, ids))
+    if kind != 'annotation' and types >= {int, str}:
+        findings += _check_mixed(ids, kind)
+    if not types <= {int, str}:
         bad = [row for row, value in enumerate(ids) if type(value) not in (int, str)]
         for row in bad:
             ids[row] = f'number {row}'
         message = f"the {kind}'s id is neither a number nor a text"
-        findings += found(f'{kind}-id', 'error', message, ids, bad)
+        findings += found(f'{kind}-id', message, ids, bad)
     if len(set(ids)) < len(ids):
         twice = {value: count for value, count in Counter(ids).items() if count > 1}
         message = f'several {_PLURALS[kind]} have the same id'
-        examples = tuple(twice)[:MAX_EXAMPLES]
         findings.append(
-            Finding(f'{kind}-id-twice', 'error', sum(twice.values()) - len(twice), message, examples)
+            make_finding(f'{kind}-id-twice', sum(twice.values()) - len(twice), message, list(twice))
         )
     return ids
 
 
-_PLURALS = {'image': 'images', 'annotation': 'annotations', 'category': 'categories'}
+def _check_mixed(ids: list[Any], kind: str) -> list[Finding]:
+    """Check that ids are of one type: images and categories are scored in order of their ids."""
+    rows: dict[type, list[int]] = {str: [], int: []}
+    for row, value in enumerate(ids):
+        rows.get(type(value), []).append(row)
+    message = f'some ids of {_PLURALS[kind]} are numbers and some texts, which have no order to score in'
+    return found(f'{kind}-id-mixed', message, ids, min(rows.values(), key=len))
 
 
 def _references(
@@ -216,5 +249,5 @@ def _references(
     texts = set(map(str, index))
     if any(str(wanted[row]) in texts for row in lost):
         message += ' (a number stands as a text, or a text as a number)'
-    findings += found(f'unknown-{kind}', 'error', message, annotation_ids, lost)
+    findings += found(f'unknown-{kind}', message, annotation_ids, lost)
     return rows
