@@ -14,7 +14,7 @@ endif
 CLANG_FORMAT := $(RUN) -c 'import clang_format; raise SystemExit(clang_format.clang_format())'
 NATIVE := $(shell find atss_ext/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo demo-vlsam test lint format cuda sanitize env clean
+.PHONY: demo demo-vlsam test test-browser lint format docs cuda sanitize env clean
 
 demo: EXTRAS := mmdet
 demo: env
@@ -31,6 +31,11 @@ test: EXTRAS := mmdet,dev
 test: env
 	@OMP_WAIT_POLICY=passive $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
+# The web page in a real browser; needs Chromium (Debian: apt-get install chromium).
+test-browser: EXTRAS := mmdet,dev
+test-browser: env
+	@$(RUN) -m pytest tests/webui -m browser $(ARGS)
+
 lint: EXTRAS := mmdet,dev
 lint: env
 	@$(RUN) -m ruff check .
@@ -43,6 +48,11 @@ format: env
 	@$(RUN) -m ruff check --fix --quiet .
 	@$(RUN) -m ruff format --quiet .
 	@$(CLANG_FORMAT) -i $(NATIVE)
+
+# The pages of docs/ as a site, below work_dirs/docs; a warning is an error.
+docs: EXTRAS := mmdet,docs
+docs: env
+	@$(RUN) -m sphinx --nitpicky --fail-on-warning --quiet docs work_dirs/docs $(ARGS)
 
 # Compiles the CUDA sources too; needs nvcc but no GPU.
 cuda: EXTRAS := mmdet,dev
