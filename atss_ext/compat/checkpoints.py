@@ -38,6 +38,8 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
+from atss_ext.compat.published import SUFFIX, read_published
+
 _FORCE_SWITCH, _UNFORCE_SWITCH = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 _ONE_CYCLE = 'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler'
 _STATISTICS = ('min', 'max', 'current', 'mean')
@@ -77,7 +79,8 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Read a checkpoint file; same call as mmengine's loader of this name.
 
     Args:
-        filename: path; ``~`` is expanded.
+        filename: path; ``~`` is expanded. One that ends in .safetensors is read as
+            :func:`~atss_ext.compat.published.read_published` says.
         map_location: as in :func:`torch.load`.
 
     Raises:
@@ -87,6 +90,8 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{filename} can not be found.')
+    if path.endswith(SUFFIX):
+        return read_published(path, map_location)
     # The fork's mmengine takes HistoryBuffer off the list again after each load of its own.
     allow_mmengine_classes()
     try:

@@ -1,0 +1,51 @@
+"""From config and checkpoint to a detector that predicts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.model.utils import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from atss_ext.cli.checkpoint_report import match_report
+from atss_ext.cli.errors import UserError
+from atss_ext.cli.preflight import iter_leaves
+from atss_ext.cli.runner import require
+
+
+def build_detector(cfg: Config) -> nn.Module:
+    """The model of a config in evaluation mode, without weights that were learnt.
+
+    Raises:
+        UserError: the config has no model.
+    """
+    require(cfg, 'model')
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    return model.requires_grad_(False).eval()
+
+
+def require_match(model: nn.Module, tensors: Mapping[str, Tensor], checkpoint: str) -> None:
+    """Refuse weights that are not exactly the model's.
+
+    Raises:
+        UserError: tensors are missing, have other shapes, or are left over.
+    """
+    phrases = match_report(model, tensors)[1]
+    if phrases:
+        raise UserError(
+            f'checkpoint {checkpoint} does not fit the config: of the tensors {", ".join(phrases)}; '
+            'correct the config or the checkpoint'
+        )
+
+
+def dataset_meta_of(cfg: Config) -> dict[str, Any]:
+    """What the config's test data is about (``classes``, ``palette``); its files are not read."""
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    for key in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
+        dataset = (cfg.get(key) or {}).get('dataset')
+        for leaf in iter_leaves(dataset) if dataset else ():
+            return dict(DATASETS.build({**leaf, 'lazy_init': True, 'pipeline': []}).metainfo)
+    return {}

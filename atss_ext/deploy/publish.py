@@ -1,0 +1,177 @@
+"""A checkpoint stripped to what others need: weights, config and class names, as one safetensors file."""
+
+import ast
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config
+from torch import Tensor
+
+from atss_ext.cli.errors import UserError
+from atss_ext.compat.checkpoints import load_from_local
+from atss_ext.compat.published import SUFFIX, fingerprint
+from atss_ext.deploy.detector import build_detector, dataset_meta_of, require_match
+from atss_ext.version import __version__
+
+# Of the machine and the run, not of the model.
+_RUN_KEYS = ('work_dir', 'load_from', 'resume', 'launcher')
+
+
+class Published(NamedTuple):
+    """What was written.
+
+    Attributes:
+        path: the file.
+        tensors: how many.
+        numbers: how many values they hold.
+        classes: names, in the order of the labels.
+        sha256: of the tensors (:func:`atss_ext.compat.published.fingerprint`).
+    """
+
+    path: Path
+    tensors: int
+    numbers: int
+    classes: tuple[str, ...]
+    sha256: str
+
+
+def publish(checkpoint: str, out: Path, cfg: Config | None = None, hash_name: bool = False) -> Published:
+    """Write the weights of a checkpoint, and what says how to use them.
+
+    The weights are those that mmengine tests with: where ``EMAHook`` trained along, its averages, which it
+    saves as ``state_dict``. The same input gives the same bytes.
+
+    Args:
+        checkpoint: a file of ``torch.save``, read without running what it holds.
+        out: a name ending in .safetensors.
+        cfg: its config; otherwise the text that the checkpoint keeps is taken. With one, the weights have to
+            fit the model.
+        hash_name: put the first eight digits of the hash into the name, as mmdet does.
+
+    Raises:
+        UserError: the checkpoint cannot be read, has no weights, class names or config, or does not fit.
+    """
+    if out.suffix != SUFFIX:
+        raise UserError(f'--out {out}: the name has to end in {SUFFIX}')
+    content = read_checkpoint(checkpoint)
+    tensors = _weights(content, checkpoint)
+    meta = content.get('meta')
+    meta = meta if isinstance(meta, dict) else {}
+    if cfg is not None:
+        require_match(build_detector(cfg), tensors, checkpoint)
+    described = _classes(meta, cfg, checkpoint)
+    sha256 = fingerprint(tensors)
+    metadata = {
+        'atss_ext': __version__,
+        'config': _config_text(meta, cfg, checkpoint),
+        'dataset_meta': json.dumps(described, ensure_ascii=False, sort_keys=True),
+        'format': 'pt',
+        'sha256': sha256,
+    }
+    if hash_name:
+        out = out.with_name(f'{out.stem}-{sha256[:8]}{SUFFIX}')
+    write_safetensors(out, tensors, metadata)
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    return Published(out, len(tensors), numbers, tuple(described['classes']), sha256)
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """The content of a local checkpoint.
+
+    Raises:
+        UserError: it is missing, or cannot be read.
+    """
+    try:
+        content = load_from_local(path, map_location='cpu')
+    except FileNotFoundError:
+        raise UserError(f'checkpoint {path} does not exist; correct the path') from None
+    except UnpicklingError as error:
+        raise UserError(str(error)) from None
+    if not isinstance(content, dict):
+        raise UserError(
+            f'checkpoint {path} holds a {type(content).__name__} instead of weights; name another'
+        )
+    return content
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a file of which every byte follows from the arguments, whole or not at all.
+
+    The library itself writes the metadata in an order that changes from run to run.
+    """
+    from safetensors.torch import save
+
+    content = save(dict(tensors), dict(metadata))
+    size = struct.unpack('<Q', content[:8])[0]
+    header = json.loads(content[8 : 8 + size])
+    text = json.dumps(header, ensure_ascii=False, sort_keys=True, separators=(',', ':')).encode()
+    text += b' ' * (-len(text) % 8)  # the format wants tensors aligned
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.publish-') as folder:
+        unfinished = Path(folder) / path.name
+        unfinished.write_bytes(struct.pack('<Q', len(text)) + text + content[8 + size :])
+        os.replace(unfinished, path)
+
+
+def portable_config(text: str) -> str:
+    """The text of a resolved config without what belongs to the run (``work_dir``, ``load_from``).
+
+    It is parsed, never run.
+    """
+    lines = text.splitlines()
+    drop: set[int] = set()
+    for node in ast.parse(text).body:
+        names = [target.id for target in getattr(node, 'targets', ()) if isinstance(target, ast.Name)]
+        if set(names) & set(_RUN_KEYS):
+            drop |= set(range(node.lineno - 1, node.end_lineno or node.lineno))
+    return '\n'.join(line for number, line in enumerate(lines) if number not in drop) + '\n'
+
+
+def _weights(content: Mapping[str, Any], path: str) -> dict[str, Tensor]:
+    state = content.get('state_dict', content)
+    strange = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if strange or not state:
+        what = f"'{strange[0]}' is no tensor" if strange else 'it is empty'
+        raise UserError(f'checkpoint {path} holds no state_dict of tensors ({what}); name one of mmengine')
+    # Copies: tensors of a checkpoint may share memory, which the format does not know.
+    return {
+        name.removeprefix('module.'): value.detach().to(memory_format=torch.contiguous_format, copy=True)
+        for name, value in state.items()
+    }
+
+
+def _config_text(meta: Mapping[str, Any], cfg: Config | None, path: str) -> str:
+    text = cfg.pretty_text if cfg is not None else meta.get('cfg')
+    if not isinstance(text, str):
+        raise UserError(f'checkpoint {path} keeps no config; name it with --config')
+    try:
+        return portable_config(text)
+    except SyntaxError as error:
+        raise UserError(
+            f'the config that checkpoint {path} keeps cannot be read (line {error.lineno}); name it with '
+            '--config'
+        ) from None
+
+
+def _classes(meta: Mapping[str, Any], cfg: Config | None, path: str) -> dict[str, Any]:
+    """``classes`` and, where known, ``palette``."""
+    kept = meta.get('dataset_meta') or {}
+    kept = {str(key).lower(): value for key, value in kept.items()} if isinstance(kept, Mapping) else {}
+    if not kept.get('classes') and cfg is not None:
+        kept = dataset_meta_of(cfg)
+    if not kept.get('classes'):
+        raise UserError(
+            f'checkpoint {path} holds no class names (meta.dataset_meta); name its config with --config'
+        )
+    described: dict[str, Any] = {'classes': [str(name) for name in kept['classes']]}
+    palette = kept.get('palette')
+    if palette is not None and not isinstance(palette, str):
+        described['palette'] = [[int(part) for part in colour] for colour in palette]
+    return described
