@@ -6,7 +6,14 @@ loss.
 """
 
 from atss_ext.assigners.atss import ATSSAssigner
-from atss_ext.assigners.base import BatchAssigner, BatchAssignment, PackedGts, Predictions, PyramidPriors
+from atss_ext.assigners.base import (
+    AssignmentError,
+    BatchAssigner,
+    BatchAssignment,
+    PackedGts,
+    Predictions,
+    PyramidPriors,
+)
 from atss_ext.assigners.bbox_overlaps import BboxOverlaps2D
 from atss_ext.assigners.calls import assign_batch, needs_predictions
 from atss_ext.assigners.cost_atss import CostATSSAssigner
@@ -20,6 +27,7 @@ from atss_ext.assigners.top_k import TopKAssigner
 
 __all__ = [
     'ATSSAssigner',
+    'AssignmentError',
     'BatchAssigner',
     'BatchAssignment',
     'BboxOverlaps2D',

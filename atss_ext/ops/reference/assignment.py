@@ -178,7 +178,7 @@ def assign_candidates(
         valid: [B, N] bool; False priors come back as -1.
         ignored: [B, N] bool; True priors come back as -1 unless positive.
         aligned_iou: the overlap of prior i with gt i, ``([n, 4], [n, 4]) -> [n]``.
-        ensure_positive: see :func:`ensure_positives`.
+        ensure_positive: see :func:`atss_ext.ops.reference.assignment.ensure_positives`.
     """
     priors, gt_boxes = without_gradient(priors), without_gradient(gt_boxes)
     num_images, num_priors, num_gts = offsets.numel() - 1, priors.size(0), gt_boxes.size(0)

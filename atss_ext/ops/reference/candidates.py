@@ -20,7 +20,7 @@ class Candidates(NamedTuple):
     Attributes:
         prior_index: [T, C] int64, index of the prior within the image; 0 where not ``valid``.
         distances: [T, C], between centres, pixels; inf where a level has fewer usable priors than asked
-            for, :data:`IGNORED_DISTANCE` for a prior in an ignore region.
+            for, ``IGNORED_DISTANCE`` for a prior in an ignore region.
     """
 
     prior_index: Tensor
