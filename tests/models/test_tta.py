@@ -215,6 +215,27 @@ def test_no_detection_in_any_view_or_in_range():
             {'area_ranges': [((200, 400), (0, 9)), (LARGE, (0, 8))]},
             'scale (400, 200) has two area ranges: remove one of them',
         ),
+        (
+            {'area_ranges': [(SMALL, 3)]},
+            'the area range of scale (100, 100) must be (low, high) with 0 <= low < high, got 3',
+        ),
+        (
+            {'area_ranges': [(SMALL, (0, 'all'))]},
+            "the area range of scale (100, 100) must be (low, high) with 0 <= low < high, got (0, 'all')",
+        ),
+        (
+            {'area_ranges': [(2.0, (0, 9))]},
+            'area_ranges must have pairs (scale, (low, high)), such as ((1333, 800), (96, 1e4)), got '
+            '(2.0, (0, 9))',
+        ),
+        (
+            {'area_ranges': [((1333, None), (0, 9))]},
+            'such as ((1333, 800), (96, 1e4)), got ((1333, None), (0, 9))',
+        ),
+        (
+            {'area_ranges': [96]},
+            'such as ((1333, 800), (96, 1e4)), got 96',
+        ),
     ],
 )  # fmt: skip
 def test_arguments_that_make_no_sense_are_refused(arguments, sentence):
@@ -231,10 +252,24 @@ def test_views_of_unknown_scale_are_refused():
         'one to area_ranges of tta_model'
     )
     with pytest.raises(DataError) as error:
+        merge(model(), view([], [], [], scale=2.0))
+    assert str(error.value).startswith('ATSSTTA has no area range for the scale 2.0 of a view, only for ')
+    with pytest.raises(DataError) as error:
         merge(model(), view([], [], [], scale='left away'))
     assert str(error.value) == (
         "ATSSTTA needs to know how each view was made, but a view has no 'scale': add it to the meta_keys of "
         'PackDetInputs in tta_pipeline'
+    )
+
+
+def test_masks_are_refused():
+    bare, masked = (view([[0, 0, 9, 9]], [0.5], [0]) for _ in range(2))
+    masked.pred_instances.masks = torch.ones(1, 100, 200, dtype=torch.bool)
+    with pytest.raises(DataError) as error:
+        merge(model(), bare, masked)
+    assert str(error.value) == (
+        'ATSSTTA merges boxes by voting, which leaves no mask of a merged box, but the detections of a view '
+        'have masks: test without --tta, or take a detector of boxes alone'
     )
 
 

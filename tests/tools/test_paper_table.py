@@ -1,26 +1,32 @@
 """tools/analysis/paper_table.py: rows, runs that outlive a kill, literal tables of planted results."""
 
 import json
+import multiprocessing
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from tiny_coco import REPO, environment
+from tiny_coco import REPO, environment, load_tool
 
 sys.path.insert(0, str(REPO / 'tools' / 'analysis'))
 
 import atss_ext.cli  # noqa: F401  (before mmdet, as the tool does)
 
 # isort: split
+import _paper_runs
+from _paper_locks import hold, holder
 from _paper_report import Line, markdown, order, plot, put_section
 from _paper_rows import TABLES, Scale, row_config
-from _paper_runs import make_run
+from _paper_runs import code_digest, make_run, perform
+
+from atss_ext.cli.errors import UserError
 
 TOOL = 'analysis/paper_table.py'
 SPLITS = {'train': ('t.json', 't'), 'val': ('v.json', 'v')}
@@ -71,9 +77,8 @@ def test_a_killed_table_goes_on_with_the_row_it_was_at(data, in_process, tmp_pat
     assert list(results(work)) == ['table4_k3']
     first, content = results(work)['table4_k3']
     stamp = first.stat().st_mtime_ns
-    time.sleep(1.2)  # what trained for the killed one ends by itself
-    assert list(results(work)) == ['table4_k3']
 
+    # At once: what trained for the killed one ends by itself, and is waited for.
     code, said = in_process(TOOL, *arguments(data, work))
     assert code == 0, said
     assert set(results(work)) == {'table4_k3', 'table4_k9'}
@@ -92,15 +97,222 @@ def test_a_killed_table_goes_on_with_the_row_it_was_at(data, in_process, tmp_pat
 def test_a_run_that_fails_is_said(data, in_process, tmp_path):
     (data / 'train/images/train_1.png').write_text('no image')
     words = [word for word in arguments(data, tmp_path / 'work') if word != 'k3']
+    page = tmp_path / 'work/table4.md'
+    put_section(page, 4, 'a finished table\n')
     code, said = in_process(TOOL, *words)
     assert code == 2
     assert '1 runs failed, and are tried again next time; first log: ' in said
     last = said.splitlines()[-1]
     assert last.startswith('error: table4_k9, seed 0, failed: image ')
     assert 'train_1.png cannot be read (it is no image, or it is damaged)' in last
-    text = (tmp_path / 'work/table4.md').read_text()
-    assert '| k = 9 | 39.3 | - | - | 0 |' in text
-    assert '0 of 1 runs are done' in text
+    assert page.read_text() == '<!-- table 4 -->\na finished table\n<!-- end of table 4 -->\n'
+    assert not (tmp_path / 'work/table4.png').exists()
+
+
+def planned(data, work, *more):
+    """The tool, and the runs that it plans: k = 3 and k = 9, a seed each."""
+    tool = load_tool(TOOL)
+    args = tool.parse_args([*map(str, arguments(data, work)), *more])
+    return tool, tool.plan(args, tool.chosen_rows(4, args.rows), tool.find_or_draw(args))
+
+
+def plant(folder, ap):
+    """What a finished run leaves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result = {'row': folder.name, 'seed': 0, 'seconds': 30.0, 'AP': ap, 'AP50': 1.5 * ap, 'AP75': ap / 2}
+    (folder / 'result.json').write_text(json.dumps(result))
+    return result
+
+
+def test_a_report_without_results_leaves_the_page(data, in_process, tmp_path):
+    work = tmp_path / 'work'
+    for run, ap in zip(planned(data, work)[1], (12.0, 34.0), strict=True):
+        plant(run.folder, ap)
+    page, picture = work / 'table4.md', work / 'table4.png'
+    code, said = in_process(TOOL, *arguments(data, work), '--report')
+    assert code == 0, said
+    assert '| k = 9 | 39.3 | 34.0 | 51.0 | 1 |' in page.read_text()
+    before = page.read_bytes(), picture.read_bytes()
+    code, said = in_process(TOOL, *arguments(data, work), '--report', '--epochs', '7')
+    assert code == 2
+    assert said == (
+        f'error: no run of table 4 with these options is finished, so {page} is left as it is; correct the '
+        'options, or train by the same command without --report\n'
+    )
+    assert (page.read_bytes(), picture.read_bytes()) == before
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from _paper_locks import hold
+with hold(Path(sys.argv[2])):
+    print('held', flush=True)
+    words = sys.stdin.readline()
+    if words.strip():
+        Path(sys.argv[3], 'result.json').write_text(words)
+"""
+
+
+@pytest.fixture
+def holding():
+    """Let another process hold the lock of a run until it gets a line, the result it leaves."""
+    started = []
+
+    def start(run):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / 'epoch_1.pth').write_text('at work')
+        command = [sys.executable, '-c', HOLDER, REPO / 'tools/analysis', run.lock, run.folder]
+        process = subprocess.Popen(
+            list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout.readline() == 'held\n'
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_run_of_another_command_is_waited_for_and_its_result_taken(data, tmp_path, holding):
+    _, (run, _) = planned(data, tmp_path / 'work')
+    process = holding(run)
+    assert holder(run.lock) == str(process.pid)
+    words = '{"AP": 1.0, "AP50": 2.0, "AP75": 0.5, "seconds": 9, "row": "table4_k3", "seed": 0}'
+    later = threading.Timer(0.5, process.communicate, [f'{words}\n'])
+    later.start()
+    assert perform(run) == json.loads(words)
+    later.join()
+    assert (run.folder / 'epoch_1.pth').read_text() == 'at work'
+    assert holder(run.lock) is None
+
+
+def test_a_killed_command_holds_nothing_but_by_its_child(data, tmp_path, holding):
+    _, (run, other) = planned(data, tmp_path / 'work')
+    process = holding(run)
+    process.kill()
+    process.wait()
+    assert run.lock.read_text() == str(process.pid)  # what is written there does not count
+    assert holder(run.lock) is None
+    assert holder(other.lock) is None
+    child = multiprocessing.get_context('spawn').Process(target=time.sleep, args=(600,))
+    with hold(run.lock) as held:
+        child.held = held  # a process takes all of itself along
+        child.start()
+    try:
+        assert holder(run.lock) is not None
+    finally:
+        child.kill()
+        child.join()
+    assert holder(run.lock) is None
+
+
+def test_what_another_command_trains_comes_last(data, tmp_path, holding, capsys, monkeypatch):
+    tool, runs = planned(data, tmp_path / 'work')
+    process = holding(runs[0])
+    made = []
+    monkeypatch.setattr(tool, 'perform', lambda run: made.append(run.row) or plant(run.folder, 7.0))
+    assert tool.make_runs(runs) == []
+    assert made == ['table4_k9', 'table4_k3']
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (f'[1/2] table4_k3, seed 0: process {process.pid} trains it, so the others go first')
+    assert lines[3] == f'[1/2] table4_k3, seed 0: waits for process {process.pid}'
+
+
+def test_fresh_removes_no_run_at_work(data, tmp_path, holding, in_process):
+    work = tmp_path / 'work'
+    _, runs = planned(data, work)
+    plant(runs[0].folder, 12.0)
+    process = holding(runs[1])
+    code, said = in_process(TOOL, *arguments(data, work), '--fresh')
+    assert code == 2
+    assert said == (
+        f'error: table4_k9, seed 0, is being trained by process {process.pid}; wait for its end, or leave '
+        '--fresh away\n'
+    )
+    assert (runs[1].folder / 'epoch_1.pth').is_file()
+    assert runs[0].result['AP'] == 12.0
+
+
+def test_runs_of_other_code_count_when_they_are_asked_for(data, tmp_path, in_process, capfd):
+    work = tmp_path / 'work'
+    tool, runs = planned(data, work)
+    contents = [run.folder.name.partition('-')[0] for run in runs]
+    plant(work / 'runs' / contents[0], 12.0)  # from before the code was part of the name
+    plant(work / 'runs' / f'{contents[1]}-0a1b2c3d', 34.0)
+    assert tool.with_old(runs, False) == runs
+    assert [run.result for run in runs] == [None, None]
+    sentence = '2 finished runs are of other code than that of now, and are '
+    assert capfd.readouterr().out == f'{sentence}trained anew; --keep-old takes them as they are\n'
+    assert [run.result['AP'] for run in tool.with_old(runs, True)] == [12.0, 34.0]
+    assert capfd.readouterr().out == f'{sentence}taken as they are\n'
+
+    code, said = in_process(TOOL, *arguments(data, work), '--report')
+    assert (code, (work / 'table4.md').exists()) == (2, False), said
+    code, said = in_process(TOOL, *arguments(data, work), '--keep-old')
+    assert code == 0, said
+    text = (work / 'table4.md').read_text()
+    assert '| k = 3 | 38.0 | 12.0 | 18.0 | 1 |' in text
+    assert '| k = 9 | 39.3 | 34.0 | 51.0 | 1 |' in text
+    assert '--keep-old\n' in text  # the command that makes the same table again
+    plant(runs[0].folder, 50.0)  # by the code of now
+    assert [run.result['AP'] for run in tool.with_old(runs, True)] == [50.0, 34.0]
+
+
+def test_other_heads_assigners_or_ops_are_other_code(tmp_path, monkeypatch):
+    package = tmp_path / 'one'
+    for place in ('models/head.py', 'assigners/atss.py', 'ops/ious.py', 'csrc/cuda/ious.cu', 'cli/words.py'):
+        (package / place).parent.mkdir(parents=True)
+        (package / place).write_text('a = 1\n')
+    digests = [code_digest(shutil.copytree(package, tmp_path / 'same'))]
+    for place in ('models/head.py', 'assigners/atss.py', 'ops/ious.py', 'csrc/cuda/ious.cu'):
+        changed = shutil.copytree(package, tmp_path / Path(place).parts[0])
+        (changed / place).write_text('a = 2\n')
+        digests.append(code_digest(changed))
+    assert len({code_digest(package), *digests}) == 5
+    assert digests[0] == code_digest(package)
+    other = shutil.copytree(package, tmp_path / 'other')
+    (other / 'cli/words.py').write_text('a = 2\n')
+    assert code_digest(other) == code_digest(package)
+
+    names = []
+    for code in ('aaaaaaaa', 'bbbbbbbb'):
+        monkeypatch.setattr(_paper_runs, 'code_digest', lambda package, code=code: f'{code}')
+        names.append(make_run('table4_k9', small('table4_k9'), 0, 'd', Path('runs')).folder.name)
+    assert names[0].removesuffix('-aaaaaaaa') == names[1].removesuffix('-bbbbbbbb') != names[0]
+
+
+def test_code_that_was_changed_meanwhile_trains_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(_paper_runs, 'code_digest', lambda package: '0a1b2c3d')
+    run = make_run('table4_k9', small('table4_k9'), 0, 'd', tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match='the code of atss_ext was changed while the command ran; start'):
+        _paper_runs._train(run)
+
+
+WHOLE = {'row': 'k9', 'seed': 0, 'seconds': 3.5, 'AP': 1, 'AP50': 2.0, 'AP75': 0.5}
+DAMAGED = {
+    'nothing': '{}',
+    'list': '[]',
+    'number': '7',
+    'cut': '{"AP": 1',
+    'text': json.dumps({**WHOLE, 'AP': 'high'}),
+    'nan': json.dumps({**WHOLE, 'AP50': float('nan')}),
+    'no time': json.dumps({key: WHOLE[key] for key in WHOLE if key != 'seconds'}),
+}
+
+
+@pytest.mark.parametrize('name', DAMAGED)
+def test_a_damaged_result_is_none(tmp_path, name):
+    run = make_run('table4_k9', small('table4_k9'), 0, 'd', tmp_path)
+    run.folder.mkdir()
+    (run.folder / 'result.json').write_text(json.dumps(WHOLE))
+    assert run.result == WHOLE
+    (run.folder / 'result.json').write_text(DAMAGED[name])
+    assert run.result is None
 
 
 def planted(row, *aps):
@@ -235,6 +447,10 @@ BAD = {
     'split': (['4', '--data', 'empty'], 'data root empty has no train/annotations.json or annotations/'),
     'seeds': (['4', '--seeds', '0'], '--seeds is 0; it must be at least 1'),
     'size': (['4', '--size', '8'], '--size is 8; it must be at least 32'),
+    'out': (['4', '--out', 'empty'], '--out empty is a folder; name a file'),
+    'plot': (['4', '--plot', 'file/x.png'], '--plot file/x.png cannot be written, because '),
+    'one file': (['4', '--out', 'x', '--plot', 'x'], '--plot x is written by --out as well'),
+    'work dir': (['4', '--work-dir', 'file'], 'file/table4.md cannot be written, because '),
 }
 
 
@@ -242,6 +458,7 @@ BAD = {
 def test_a_users_error_is_one_sentence(in_process, tmp_path, name):
     words, sentence = BAD[name]
     (tmp_path / 'empty').mkdir()
+    (tmp_path / 'file').touch()
     code, said = in_process(TOOL, *words)
     assert code == 2
     assert said.startswith('error: ')
@@ -262,8 +479,6 @@ def test_the_documented_commands_are_the_tools(in_process):
     text = (REPO / 'docs/paper_tables.md').read_text()
     commands = [line for line in text.splitlines() if line.startswith('python ')]
     assert commands
-    from tiny_coco import load_tool
-
     tool = load_tool(TOOL)
     for line in commands:
         words = line.split()

@@ -1,5 +1,6 @@
 """tools/analysis/show_assignment.py: against mmdet's assigner, a literal threshold, and literal counts."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -22,7 +23,9 @@ from atss_ext.visualization.assignments import (
     ImageSource,
     count_unassigned,
     draw_comparison,
+    object_rows,
 )
+from atss_ext.visualization.page import Page
 
 TOOL = 'analysis/show_assignment.py'
 IOU = """
@@ -146,6 +149,81 @@ def test_every_positive_has_its_gts_colour_on_its_level_alone(tmp_path):
     assert page[line, column].max() < 100  # the image of a level is dark
 
 
+def crowd():
+    """20 gts of one prior each, but for numbers 5, 18 and 20, which have none."""
+    boxes = np.array([[n, n, n + 20, n + 20] for n in range(20)], np.float32)
+    assigned = np.zeros(20, np.int64)
+    for prior, number in enumerate(number for number in range(1, 21) if number not in (5, 18, 20)):
+        assigned[prior] = number
+    names = tuple(f'thing{number}' for number in range(1, 21))
+    areas = np.full(20, 400, np.float32)
+    return dataclasses.replace(
+        handmade(), boxes=boxes, names=names, areas=areas, assigned=assigned, thresholds=None
+    )
+
+
+def written_words(monkeypatch, *images):
+    """What is written on the page, from top to bottom."""
+    words = []
+    original = Page.text
+    monkeypatch.setattr(Page, 'text', lambda self, x, y, text, *a, **k: (
+        words.append((y, x, text)), original(self, x, y, text, *a, **k)))  # fmt: skip
+    draw_comparison('page.png', [(f'config {n}', image) for n, image in enumerate(images)], 'title', 192)
+    return [text for _, _, text in sorted(words)]
+
+
+def test_objects_without_a_positive_come_first_in_the_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = written_words(monkeypatch, crowd())
+    first = [5, 18, 20, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+    assert [word for word in words if ' thing' in word] == [f'{n} thing{n}' for n in first]
+    assert words[-1] == 'and 4 more'
+    # Number 2 has positives by the first config, and none by the second.
+    lost = crowd()
+    lost.assigned[lost.assigned == 2] = 0
+    words = written_words(monkeypatch, crowd(), lost)
+    assert [word for word in words if ' thing' in word][:5] == [f'{n} thing{n}' for n in (2, 5, 18, 20, 1)]
+    lost.assigned[:] = 0
+    assert written_words(monkeypatch, lost)[-1] == 'and 4 more, 4 of them without a positive'
+
+
+def test_every_object_is_listed():
+    rows = object_rows(crowd())
+    assert [row['object'] for row in rows] == [5, 18, 20, *(n for n in range(1, 20) if n not in (5, 18))]
+    assert rows[0] == {
+        'object': 5,
+        'name': 'thing5',
+        'box': [4.0, 4.0, 24.0, 24.0],
+        'area': 400.0,
+        'threshold': None,
+        'positives': 0,
+        'by_level': [0, 0],
+    }
+    assert rows[-1]['by_level'] == [0, 1]  # 19 has the 17th prior, of which the first level has 16
+    rows = object_rows(handmade())
+    assert [row['threshold'] for row in rows] == pytest.approx([0.5, 0.3, 0.4])
+    assert [row['by_level'] for row in rows] == [[0, 0], [3, 0], [1, 1]]
+
+
+def test_the_objects_of_an_image_are_written_as_json(tiny, in_process, tmp_path):
+    iou = tiny.write('iou.py', IOU)
+    words = ['--index', '1', '--out', tmp_path / 'page.png', '--json', tmp_path / 'new/objects.json']
+    code, said = in_process(TOOL, iou, tiny.config, *words)
+    assert code == 0, said
+    first, second = json.loads((tmp_path / 'new/objects.json').read_text())
+    assert (first['config'], first['assigner'], first['strides']) == ('iou', 'MaxIoUAssigner', STRIDES)
+    [row] = first['objects']
+    assert (row['object'], row['name'], row['box'], row['area']) == (1, 'disc', [30, 24, 54, 54], 720)
+    assert (row['positives'], row['by_level'], row['threshold']) == (0, [0] * 5, None)
+    assert second['assigner'] == 'ATSSAssigner'
+    [row] = second['objects']
+    explainer = Explainer(Config.fromfile(tiny.config))
+    shown = explainer.explain(ImageSource(Config.fromfile(tiny.config))[1], ('box', 'disc'))
+    priors, sizes = anchors(64)
+    assert row['threshold'] == pytest.approx(literal_threshold(row['box'], priors.numpy(), sizes), abs=1e-6)
+    assert row['positives'] == int((shown.assigned == 1).sum()) > 0
+
+
 def test_counts_are_by_size(tmp_path):
     counts = count_unassigned([handmade(), handmade()])
     assert counts == {
@@ -213,7 +291,9 @@ BAD = {
     'folder': (['tiny.py', '--images', 'gone'], 'image folder gone does not exist'),
     'width': (['tiny.py', '--width', '5'], '--width is 5'),
     'limit': (['tiny.py', '--statistics', '--max-images', '0'], '--max-images is 0'),
-    'out': (['tiny.py', '--out', '.'], '. is a folder; name a file'),
+    'out': (['tiny.py', '--out', '.'], '--out . is a folder; name a file'),
+    'json': (['tiny.py', '--json', 'val.json/x'], '--json val.json/x cannot be written, because '),
+    'own': (['tiny.py', '--ann', 'val.json', '--json', 'val.json'], 'val.json is a file that is read'),
 }
 
 
@@ -247,3 +327,9 @@ def test_every_documented_command_runs_as_it_stands(tmp_path, in_process):
         == cv2.imread(str(REPO / 'docs/images/assignment_compared.png')).shape[:2]
     )
     assert len(json.loads((tmp_path / 'counts.json').read_text())) == 2
+    listed = json.loads((tmp_path / 'objects.json').read_text())
+    # As the picture of the page shows them.
+    assert [[row['positives'] for row in one['objects']] for one in listed] == [
+        [12, 14, 16, 15, 18, 14, 16],
+        [9, 9, 15, 16, 9, 9, 17],
+    ]

@@ -10,6 +10,7 @@ from typing import Any
 
 from _paper_rows import Row
 
+from atss_ext.cli.targets import writing
 from atss_ext.visualization.page import DISTINCT, FAINT, INK, Page, unit
 from atss_ext.visualization.progress import duration
 
@@ -123,8 +124,8 @@ def put_section(path: Path, table: int, section: str) -> None:
         text = place.sub(lambda _: block, text, count=1)
     else:
         text = f'{text.rstrip()}\n\n{block}' if text.strip() else block
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding='utf-8')
+    with writing(path) as file:
+        file.write(text)
 
 
 def plot(path: Path, table: int, lines: Sequence[Line]) -> None:

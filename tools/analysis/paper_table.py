@@ -2,8 +2,8 @@
 
     python tools/analysis/paper_table.py 3 --data shapes
 
-A run that is finished is kept and never made again; interrupted or killed, the same command goes on with
-the runs that are left.
+A run that is finished is kept and never made again by the same code; interrupted or killed, the same
+command goes on with the runs that are left, and several commands share them.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 # Before torch: threads that wait by spinning take the cores they wait for, on a busy machine tenfold.
@@ -23,12 +24,14 @@ import atss_ext.cli  # noqa: F401
 
 # isort: split
 from _paper_data import Data, find_data, shapes_data
+from _paper_locks import holder
 from _paper_report import Line, markdown, order, plot, put_section
 from _paper_rows import TABLES, Row, Scale, row_config
 from _paper_runs import Run, last_words, make_run, perform
 
 from atss_ext.cli.errors import UserError, note, run_tool
 from atss_ext.cli.preflight import check_data
+from atss_ext.cli.targets import check_targets
 from atss_ext.datasets.checks import nearest
 from atss_ext.visualization.progress import duration
 
@@ -53,7 +56,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, default=Scale.batch_size)
     parser.add_argument('--train-images', type=int, default=400, help='of the shapes world')
     parser.add_argument('--val-images', type=int, default=200, help='of the shapes world')
-    parser.add_argument('--fresh', action='store_true', help='make finished runs anew')
+    old = parser.add_mutually_exclusive_group()
+    old.add_argument('--fresh', action='store_true', help='make finished runs anew')
+    old.add_argument('--keep-old', action='store_true', help='also take finished runs of other code')
     parser.add_argument('--report', action='store_true', help='train nothing, show the finished runs')
     args = parser.parse_args(argv)
     _check(args)
@@ -79,6 +84,14 @@ def _check(args: argparse.Namespace) -> None:
     for name, low in least.items():
         if getattr(args, name) < low:
             raise UserError(f'--{name.replace("_", "-")} is {getattr(args, name)}; it must be at least {low}')
+    page, picture = outputs(args)
+    check_targets({'--out': page, '--plot': picture})
+
+
+def outputs(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The page and the plot to write."""
+    page = args.out or args.work_dir / f'table{args.table}.md'
+    return page, args.plot or args.work_dir / f'table{args.table}.png'
 
 
 def _stable(argv: Sequence[str]) -> list[str]:
@@ -122,22 +135,52 @@ def plan(args: argparse.Namespace, rows: Sequence[Row], data: Data) -> list[Run]
     ]
 
 
-def make_runs(runs: Sequence[Run], fresh: bool) -> list[Run]:
-    """Make what is not there yet, and return what failed."""
-    if fresh:
-        for run in runs:
-            shutil.rmtree(run.folder, ignore_errors=True)
+def with_old(runs: Sequence[Run], keep: bool) -> list[Run]:
+    """Say how many runs are finished by other code alone, and take those if they are to be kept."""
+    old = {run.folder: run.of_other_code for run in runs if run.result is None}
+    count = sum(folder is not None for folder in old.values())
+    if count:
+        fate = 'taken as they are' if keep else 'trained anew; --keep-old takes them as they are'
+        say(f'{count} finished runs are of other code than that of now, and are {fate}')
+    return [replace(run, folder=(keep and old.get(run.folder)) or run.folder) for run in runs]
+
+
+def remove(runs: Sequence[Run]) -> None:
+    """Remove runs, finished or not.
+
+    Raises:
+        UserError: another process is training one.
+    """
+    for run in runs:
+        process = holder(run.lock)
+        if process:
+            raise UserError(
+                f'{run.row}, seed {run.seed}, is being trained by process {process}; wait for its end, or '
+                'leave --fresh away'
+            )
+    for run in runs:
+        shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def make_runs(runs: Sequence[Run]) -> list[Run]:
+    """Make what is not there yet, last what another command is making, and return what failed."""
     left = [run for run in runs if run.result is None]
     if len(left) < len(runs):
         say(f'{len(runs) - len(left)} of {len(runs)} runs are there already')
+    queue = [(run, False) for run in left]
     failed: list[Run] = []
     started, made = time.monotonic(), 0
-    for run in left:
+    for run, waits in queue:  # grows by what is put off
         place = f'[{runs.index(run) + 1}/{len(runs)}] {run.row}, seed {run.seed}'
-        if run.result is not None:  # the same training as another row's
-            say(f'{place}: as made for another row')
+        if run.result is not None:  # meanwhile
+            say(f'{place}: as made for another row or by another command')
             continue
-        say(f'{place}: training in {run.folder}')
+        process = holder(run.lock)
+        if process and not waits:
+            say(f'{place}: process {process} trains it, so the others go first')
+            queue.append((run, True))
+            continue
+        say(f'{place}: ' + (f'waits for process {process}' if process else f'training in {run.folder}'))
         result = perform(run)
         made += 1
         waiting = sum(other.result is None for other in left if other not in failed) - (result is None)
@@ -156,15 +199,24 @@ def say(words: str) -> None:
 
 
 def report(args: argparse.Namespace, rows: Sequence[Row], runs: Sequence[Run], data: Data) -> None:
-    """Write the table and the plot."""
+    """Write the table and the plot; without any result, neither: what is there stays.
+
+    Raises:
+        UserError: there is no result, and none was to be trained.
+    """
     results = [(run.row, run.result) for run in runs]
+    out, picture = outputs(args)
+    if not any(result for _, result in results):
+        words = f'no run of table {args.table} with these options is finished, so {out} is left as it is'
+        if args.report:
+            raise UserError(f'{words}; correct the options, or train by the same command without --report')
+        say(words)
+        return
     lines = [Line(row, [r for name, r in results if name == row.config and r is not None]) for row in rows]
     words = (
         f'ResNet-18 with {args.width} channels in its first stage, trained from scratch for {args.epochs} '
         f'epochs on {data.words} of {args.size} pixels.'
     )
-    out = args.out or args.work_dir / f'table{args.table}.md'
-    picture = args.plot or args.work_dir / f'table{args.table}.png'
     link = os.path.relpath(picture, out.parent)
     put_section(out, args.table, markdown(args.table, lines, args.seeds, words, args.command, link))
     plot(picture, args.table, lines)
@@ -181,7 +233,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = chosen_rows(args.table, args.rows)
     data = find_or_draw(args)
     runs = plan(args, rows, data)
-    failed = [] if args.report else make_runs(runs, args.fresh)
+    if args.fresh and not args.report:
+        remove(runs)
+    runs = with_old(runs, args.keep_old)
+    failed = [] if args.report else make_runs(runs)
     report(args, rows, runs, data)
     if failed:
         first = failed[0]

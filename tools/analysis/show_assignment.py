@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 # First: it lets mmdet run without a compiled mmcv, and quiets what its imports warn of.
 import atss_ext.cli  # noqa: F401
@@ -23,6 +24,7 @@ from atss_ext.cli.images import name_unreadable_images
 from atss_ext.cli.options import config_path, read_config
 from atss_ext.cli.preflight import check_data
 from atss_ext.cli.runner import require_checkpoint
+from atss_ext.cli.targets import check_targets, writing
 from atss_ext.compat.checkpoints import force_restricted_loading, register_loader
 from atss_ext.visualization.assignments import (
     AssignedImage,
@@ -30,6 +32,7 @@ from atss_ext.visualization.assignments import (
     ImageSource,
     count_unassigned,
     draw_comparison,
+    object_rows,
     table,
 )
 from atss_ext.visualization.assignments.counting import figures
@@ -52,7 +55,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--out', default='assignment.png', help='PNG file to write')
     parser.add_argument('--width', type=int, default=300, help='of one panel of the picture, pixels')
-    parser.add_argument('--json', help='file to write the counts of --statistics to')
+    parser.add_argument(
+        '--json', help='file to write all objects of the image to, or the counts of --statistics'
+    )
     parser.add_argument('--max-images', type=int, help='count over the first so many')
     parser.add_argument('--checkpoint', nargs='+', default=[], help='weights, one file a config')
     args = parser.parse_args(argv)
@@ -68,9 +73,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise UserError(f'--max-images is {args.max_images}; it must be at least 1')
     if not 100 <= args.width <= 2000:
         raise UserError(f'--width is {args.width}; it must be between 100 and 2000 pixels')
-    for path in (args.out, args.json):
-        if path and Path(path).is_dir():
-            raise UserError(f'{path} is a folder; name a file')
+    read = [path for path in (*args.configs, args.ann, args.image, *args.checkpoint) if path]
+    check_targets({'--out': None if args.statistics else args.out, '--json': args.json}, read)
     return args
 
 
@@ -103,7 +107,7 @@ def open_source(args: argparse.Namespace, cfg: Config) -> ImageSource:
 
 
 def show(args: argparse.Namespace, explainers: Sequence[Explainer], source: ImageSource) -> None:
-    """Draw one image."""
+    """Draw one image, and write its objects."""
     info = source.find(args.image) if args.image else source[args.index or 0]
     path = Path(info['img_path'])
     if not path.is_file():
@@ -123,6 +127,21 @@ def show(args: argparse.Namespace, explainers: Sequence[Explainer], source: Imag
             f'{heading}: {int(won.sum())} positives for {len(won)} objects, {int((won == 0).sum())} with none'
         )
     print(f'written: {args.out}')
+    if args.json:
+        write_json(args.json, [listed(one, image) for one, (_, image) in zip(explainers, shown, strict=True)])
+
+
+def listed(explainer: Explainer, image: AssignedImage) -> dict[str, Any]:
+    """What one config does with the objects of an image."""
+    names = {'config': explainer.name, 'assigner': explainer.assigner_name}
+    return {**names, 'strides': list(image.strides), 'objects': object_rows(image)}
+
+
+def write_json(path: str, content: Any) -> None:
+    """Write a file, and say so."""
+    with writing(path) as file:
+        file.write(json.dumps(content, indent=1) + '\n')
+    print(f'written: {path}')
 
 
 def explained(explainer: Explainer, source: ImageSource, limit: int) -> Iterator[AssignedImage]:
@@ -145,14 +164,7 @@ def count(args: argparse.Namespace, explainers: Sequence[Explainer], source: Ima
     for line in table(counts):
         print(line)
     if args.json:
-        try:
-            Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-            Path(args.json).write_text(json.dumps(figures(counts), indent=1) + '\n')
-        except OSError as error:
-            raise UserError(
-                f'{args.json} cannot be written ({error.strerror}); choose another place'
-            ) from error
-        print(f'written: {args.json}')
+        write_json(args.json, figures(counts))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

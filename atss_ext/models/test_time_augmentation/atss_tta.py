@@ -1,5 +1,6 @@
 """Multi-scale testing of the official ATSS code as one of mmdet's models for test-time augmentation."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,9 @@ class ATSSTTA(DetTTAModel):
       (:func:`~atss_ext.models.test_time_augmentation.box_voting.vote`).
     - At most ATSS.PRE_NMS_TOP_N, 1000, detections of an image stay, not 100: COCO's 100 are for each class.
 
+    A voted box is a mean of boxes, of which no mask is the mask: detections with masks are refused, as
+    mmdet's ``DetTTAModel`` refuses them.
+
     Args:
         module: the detector, built or its config.
         area_ranges: a pair (scale, (low, high)) for each scale of the pipeline, ``Resize``'s scale in pixels
@@ -52,8 +56,8 @@ class ATSSTTA(DetTTAModel):
         data_preprocessor: stands in for the detector's, as in mmengine.
 
     Raises:
-        ValueError: for an unknown ``merge``, a ``vote_iou`` outside (0, 1], a range that is none, and a scale
-            with two ranges.
+        ValueError: for an unknown ``merge``, a ``vote_iou`` outside (0, 1], a scale or a range that is none,
+            and a scale with two ranges.
     """
 
     def __init__(
@@ -79,7 +83,16 @@ class ATSSTTA(DetTTAModel):
         self.max_per_img = max_per_img
 
     def _merge_single_sample(self, data_samples: list[DetDataSample]) -> DetDataSample:
-        """Merges the views of one image; the first one's sample carries the result."""
+        """Merges the views of one image; the first one's sample carries the result.
+
+        Raises:
+            DataError: for detections with masks.
+        """
+        if any('masks' in sample.pred_instances for sample in data_samples):
+            raise DataError(
+                'ATSSTTA merges boxes by voting, which leaves no mask of a merged box, but the detections of '
+                'a view have masks: test without --tta, or take a detector of boxes alone'
+            )
         views = [self._in_range(sample) for sample in data_samples]
         metas = [sample.metainfo for sample in data_samples]
         boxes, scores = self.merge_aug_bboxes(
@@ -113,7 +126,7 @@ class ATSSTTA(DetTTAModel):
         scale = _key(meta['scale'])
         if scale not in self.area_ranges:
             raise DataError(
-                f'ATSSTTA has no area range for the scale {scale} of a view, only for '
+                f'ATSSTTA has no area range for the scale {scale or meta["scale"]} of a view, only for '
                 f'{", ".join(map(str, self.area_ranges))}: add one to area_ranges of tta_model'
             )
         return self.area_ranges[scale]
@@ -141,22 +154,40 @@ class ATSSTTA(DetTTAModel):
         )
 
 
-def _key(scale: Sequence[int]) -> Scale:
-    """A scale as (shorter, longer): Resize with keep_ratio takes them in either order."""
-    short, long = sorted(int(side) for side in scale)
+def _key(scale: Any) -> Scale | None:
+    """A scale as (shorter, longer), as Resize with keep_ratio takes them in either order, or None."""
+    sides = _numbers(scale)
+    if sides is None or not all(1 <= side < math.inf for side in sides):
+        return None
+    short, long = sorted(int(side) for side in sides)
     return short, long
+
+
+def _numbers(pair: Any) -> tuple[float, float] | None:
+    """Two numbers; None of anything else."""
+    try:
+        first, second = map(float, pair)
+    except (TypeError, ValueError):
+        return None
+    return first, second
 
 
 def _ranges(pairs: Sequence[tuple[Scale, tuple[float, float]]]) -> dict[Scale, tuple[float, float]]:
     """Ranges by scale."""
     ranges: dict[Scale, tuple[float, float]] = {}
-    for scale, (low, high) in pairs:
-        if not 0 <= low < high:
+    for pair in pairs:
+        scale, limits = pair if isinstance(pair, Sequence) and len(pair) == 2 else (None, None)
+        key, numbers = _key(scale), _numbers(limits)
+        if key is None:
             raise ValueError(
-                f'the area range of scale {tuple(scale)} must be (low, high) with 0 <= low < high, got '
-                f'({low}, {high})'
+                'area_ranges must have pairs (scale, (low, high)), such as ((1333, 800), (96, 1e4)), '
+                f'got {pair}'
             )
-        if _key(scale) in ranges:
-            raise ValueError(f'scale {tuple(scale)} has two area ranges: remove one of them')
-        ranges[_key(scale)] = (low, high)
+        if numbers is None or not 0 <= numbers[0] < numbers[1]:
+            raise ValueError(
+                f'the area range of scale {scale} must be (low, high) with 0 <= low < high, got {limits}'
+            )
+        if key in ranges:
+            raise ValueError(f'scale {scale} has two area ranges: remove one of them')
+        ranges[key] = numbers
     return ranges

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from atss_ext.visualization.assignment import gt_colour
 from atss_ext.visualization.assignments.explaining import AssignedImage
+from atss_ext.visualization.assignments.listing import unlearned_first
 from atss_ext.visualization.labels import draw_boxes
 from atss_ext.visualization.letters import literal, printable
 from atss_ext.visualization.page import DPI, FAINT, Page, Panel, fit_scale, unit
@@ -31,6 +32,8 @@ def draw_comparison(
     width: int = 300,
 ) -> list[list[Panel]]:
     """Write a page; a row of panels a config: the image with its gts, then its levels; a table below.
+
+    The table has 16 gts at most, those first that a config leaves without a positive.
 
     Args:
         path: of the PNG to write.
@@ -170,7 +173,7 @@ def _size(priors: NDArray[np.float32]) -> str:
 
 
 def _draw_table(page: Page, top: int, shown: Sequence[tuple[str, AssignedImage]]) -> None:
-    """For every gt: name and size, then for every config its threshold and its positives by level."""
+    """For 16 gts: name and size, then for every config its threshold and its positives by level."""
     first = shown[0][1]
     left, middle = _GAP, 270
     step = min(430, (page.width - middle - _GAP) // len(shown))
@@ -181,24 +184,27 @@ def _draw_table(page: Page, top: int, shown: Sequence[tuple[str, AssignedImage]]
         page.text(start, top + 36, 'threshold' if image.thresholds is not None else '', 9, FAINT)
         strides = ' / '.join(f'{stride:g}' for stride in image.strides)
         page.text(start + 80, top + 36, f'positives, by stride {strides}', 9, FAINT)
-    lines = min(len(first.boxes), _MAX_LINES)
-    for line in range(lines):
-        y = top + 36 + (line + 1) * _LINE
-        page.text(left, y, '\u25a0', 13, unit(gt_colour(line)))
-        size = first.boxes[line, 2:] - first.boxes[line, :2]
-        words = f'{line + 1} {first.names[line]}'
+    order = unlearned_first([image for _, image in shown])
+    for line, gt in enumerate(order[:_MAX_LINES], start=1):
+        y = top + 36 + line * _LINE
+        page.text(left, y, '\u25a0', 13, unit(gt_colour(gt)))
+        size = first.boxes[gt, 2:] - first.boxes[gt, :2]
+        words = f'{gt + 1} {first.names[gt]}'
         page.text(left + 24, y, literal(printable(words, 22)), 9.5)
         page.text(left + 178, y, f'{size[0]:.0f} x {size[1]:.0f}', 9.5)
         for number, (_, image) in enumerate(shown):
-            _draw_counts(page, middle + number * step, y, image, line)
-    if len(first.boxes) > lines:
-        page.text(left + 24, top + 36 + (lines + 1) * _LINE, f'and {len(first.boxes) - lines} more', 9, FAINT)
+            _draw_counts(page, middle + number * step, y, image, gt)
+    rest = order[_MAX_LINES:]
+    if rest:
+        without = sum(any(not image.positives[gt].any() for _, image in shown) for gt in rest)
+        words = f'and {len(rest)} more' + (f', {without} of them without a positive' if without else '')
+        page.text(left + 24, top + 36 + (_MAX_LINES + 1) * _LINE, words, 9, FAINT)
 
 
-def _draw_counts(page: Page, left: int, y: float, image: AssignedImage, line: int) -> None:
+def _draw_counts(page: Page, left: int, y: float, image: AssignedImage, gt: int) -> None:
     if image.thresholds is not None:
-        page.text(left, y, f'IoU {image.thresholds[line]:.3f}', 9.5)
-    counts = image.positives[line]
+        page.text(left, y, f'IoU {image.thresholds[gt]:.3f}', 9.5)
+    counts = image.positives[gt]
     levels = ' / '.join(str(count) if count else '\u00b7' for count in counts.tolist())
     total = int(counts.sum())
     page.text(left + 80, y, f'{total}', 9.5, '#b42318' if not total else 'black', weight='bold')
