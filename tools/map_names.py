@@ -6,7 +6,7 @@ python tools/map_names.py results.json --ann corner_case.json --encoder minilm -
 
 import argparse
 import json
-import math
+import reprlib
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from typing import Any
 
 from atss_ext.cli.errors import UserError, note, run_tool
 from atss_ext.cli.targets import check_target
-from atss_ext.evaluation.coco.result_file import read_results
+from atss_ext.evaluation.coco.result_file import is_number, read_results
 from atss_ext.evaluation.naming import CategoryMapper, read_categories
 from atss_ext.vlsam.atomic import replacing
 
@@ -62,11 +62,9 @@ def read_named(path: Path) -> list[dict[str, Any]]:
                 f"detection {place} of {path} has no 'name' or no 'score'; name results of an "
                 'open-ended model, such as VL-SAM'
             )
-        score = row['score']
-        if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
-            raise UserError(
-                f'detection {place} of {path} has the score {score!r}; it must be a finite number'
-            )
+        if not is_number(row['score']):
+            shown = reprlib.repr(row['score'])
+            raise UserError(f'detection {place} of {path} has the score {shown}; it must be a finite number')
     return rows
 
 

@@ -60,7 +60,7 @@ class CodaDataset(CocoDataset):
 
     Raises:
         ValueError: unknown mode or layout.
-        DataError: the file cannot be used, or has none of the classes.
+        DataError: the file cannot be used, has none of the classes, or a ``corner_case`` that is no flag.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {'classes': CODA_CLASSES, 'palette': None}
@@ -148,7 +148,8 @@ class CodaDataset(CocoDataset):
         return labels
 
     def _is_corner_case(self, annotation: dict[str, Any], names: dict[Any, str]) -> bool:
-        return is_corner_case(annotation, names.get(annotation['category_id']), self._is_base())
+        name = names.get(annotation['category_id'])
+        return is_corner_case(annotation, name, self._is_base(), self.ann_file)
 
     def _is_base(self) -> bool:
         return is_base_file(self.ann_file, self.layout)

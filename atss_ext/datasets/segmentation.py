@@ -22,6 +22,12 @@ Size = tuple[int, int]
 FAR = 10
 """How many times an image's longer side a polygon may reach; rasterising takes memory by its outline."""
 
+MAX_SIDE = 2**31 // (5 * FAR) - 1
+"""The longest side of an image whose masks are drawn, pixels: pycocotools has fifths of them in 32 bits."""
+
+MAX_OUTLINE = 2**22
+"""The longest outline of a mask, pixels: it is drawn in 1.4 s and 200 MB, both of which grow with it."""
+
 _ANY = 1e15
 """The limit of polygons whose image has no size, pixels."""
 
@@ -36,7 +42,14 @@ _LONGEST = 7
 _CORRECT = 'correct or remove it'
 
 Code = Literal[
-    'segment-form', 'polygon-odd', 'polygon-short', 'polygon-number', 'polygon-far', 'rle-size', 'rle-counts'
+    'segment-form',
+    'polygon-odd',
+    'polygon-short',
+    'polygon-number',
+    'polygon-far',
+    'polygon-long',
+    'rle-size',
+    'rle-counts',
 ]
 
 
@@ -166,23 +179,40 @@ def _polygon_fault(polygons: list[list[Any]], size: Size | None) -> Fault | None
                 'polygon-short', f'has the polygon {shown(one)}, which is less than three points; {_CORRECT}'
             )
     flat = polygons[0] if len(polygons) == 1 else list(chain.from_iterable(polygons))
-    limit = FAR * max(size) if size is not None else _ANY
+    limit = FAR * min(max(size), MAX_SIDE) if size is not None else _ANY
     # Plain comparisons: an array of each of a million polygons would take longer than all the rest. A NaN
     # that does not come first is neither the lowest nor the highest, but shows in the sum.
     if set(map(type, flat)) <= {int, float}:
         low, high = min(flat), max(flat)
         if -limit <= low and high <= limit and sum(flat) == sum(flat):
-            return None
+            # No edge is longer than the range of all numbers: few polygons need their outline measured.
+            short = size is None or len(flat) // 2 * (high - low) <= MAX_OUTLINE
+            return None if short else _outline_fault(polygons)
     odd = [value for value in flat if type(value) not in (int, float) or value != value or abs(value) == _INF]
     if odd:
         return Fault(
             'polygon-number', f'has a polygon with {shown(odd[0])}, which is no finite number; {_CORRECT}'
         )
-    reason = f'its image is {size[0]} high and {size[1]} wide' if size is not None else 'no image is as large'
+    reason = 'no image is as large'
+    if size is not None and max(size) <= MAX_SIDE:
+        reason = f'its image is {size[0]} high and {size[1]} wide'
     return Fault(
         'polygon-far',
         f'has a polygon with {shown(max(flat, key=abs))}, but {reason}; write pixels of the image',
     )
+
+
+def _outline_fault(polygons: list[list[Any]]) -> Fault | None:
+    """Whether the edges of finite polygons are longer together than can be drawn."""
+    total = 0.0
+    for one in polygons:
+        points = np.array(one, np.float64).reshape(-1, 2)
+        # As pycocotools draws: as many steps as the longer of width and height.
+        total += float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
+    if total <= MAX_OUTLINE:
+        return None
+    text = f'has polygons with outlines of {total:.0f} pixels, of which {MAX_OUTLINE} are drawn at most'
+    return Fault('polygon-long', f'{text}; write simpler ones, or run lengths')
 
 
 def _rle_fault(segmentation: dict[str, Any], size: Size | None) -> Fault | None:

@@ -5,9 +5,9 @@ would end a scorer or make its figures wrong is refused; what only training trip
 """
 
 import reprlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -15,13 +15,17 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from atss_ext.datasets.annotation_checks.table import float_of, number_rows, numbers
-from atss_ext.datasets.checks import DataError
-from atss_ext.datasets.segmentation import Size, segmentation_faults
+from atss_ext.datasets.checks import DataError, flag_fault
+from atss_ext.datasets.segmentation import MAX_SIDE, Size, segmentation_faults
+from atss_ext.evaluation.boxes import areas_of
 
 WAY_OUT = 'tools/datasets/check_annotations.py lists such faults'
 
 MAX_PIXELS = 2**31
 """Pixels of an image whose masks can be compared: pycocotools counts them in 32 bits."""
+
+ID = 'must be a whole number or a text'
+"""What ids of images and categories are, in files of annotations and of results."""
 
 Entry = Mapping[str, Any]
 _SECTIONS = {'image': 'images', 'category': 'categories', 'annotation': 'annotations'}
@@ -68,7 +72,8 @@ class Annotations:
             shown = reprlib.repr([image.get('height'), image.get('width')])
             raise DataError(
                 f'image {image["id"]} of {self.ann_file} has the height and width {shown}, which masks are '
-                "scored with; write whole numbers above 0, or choose metric='bbox'"
+                f'scored with; write whole numbers from 1 to {MAX_SIDE} of {MAX_PIXELS} pixels at most, or '
+                "choose metric='bbox'"
             )
         return [size or (0, 0) for size in sizes]
 
@@ -111,14 +116,8 @@ def take_annotations(
             a category has no name, an object is of an image or a category that the file does not have, or
             its box, area or flag is none.
     """
-    images = _ordered(content, 'image', ann_file)
-    categories = _ordered(content, 'category', ann_file)
-    for one in categories:
-        if not isinstance(one.get('name'), str):
-            shown = reprlib.repr(one.get('name'))
-            raise DataError(
-                f'category {one["id"]} of {ann_file} has the name {shown}, which must be a text; {WAY_OUT}'
-            )
+    images = _ordered(_with_ids(content, 'image', ann_file))
+    categories = _ordered(take_categories(content, ann_file))
     if not isinstance(content.get('annotations'), list):
         raise DataError(
             f"{ann_file} has no list 'annotations', so there is nothing to score with; name the annotations "
@@ -130,6 +129,45 @@ def take_annotations(
     areas = _areas(objects, boxes, needs_area, ann_file)
     marked = _flags(objects, mark, ann_file)
     return Annotations(ann_file, images, categories, objects, image_rows, category_rows, boxes, areas, marked)
+
+
+def take_categories(content: Entry, ann_file: str) -> list[Entry]:
+    """Check the categories of a file, which stay in its order.
+
+    Args:
+        content: a parsed file.
+        ann_file: its path, for messages.
+
+    Raises:
+        DataError: it has no list of them, an entry is no object, an id is missing, twice there or of mixed
+            types, or a name is no text.
+    """
+    categories = _with_ids(content, 'category', ann_file)
+    for one in categories:
+        if not isinstance(one.get('name'), str):
+            shown = reprlib.repr(one.get('name'))
+            raise DataError(
+                f'category {one["id"]} of {ann_file} has the name {shown}, which must be a text; {WAY_OUT}'
+            )
+    return categories
+
+
+def place_of_name(names: Sequence[str], ann_file: str) -> dict[str, int]:
+    """The place of each category's name, for what is brought to categories by names.
+
+    Raises:
+        DataError: two categories have the same name, so that nobody knows which one is meant.
+    """
+    places = {name: place for place, name in enumerate(names)}
+    if len(places) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise DataError(f"two categories of {ann_file} are called '{twice}'; give each its own name")
+    return places
+
+
+def is_id(value: Any) -> bool:
+    """Whether a value can be the id of an image or a category; 1.0 and true are none."""
+    return type(value) in (int, str)
 
 
 def compressed(segmentation: Any, size: Size) -> dict[str, Any]:
@@ -149,7 +187,7 @@ def compressed(segmentation: Any, size: Size) -> dict[str, Any]:
 
 def _fault_of(objects: Sequence[Entry], row: int, ann_file: str, fault: str) -> DataError:
     name = objects[row].get('id')
-    shown = f'annotation {name}' if type(name) in (int, str) else f'annotation number {row}'
+    shown = f'annotation {name}' if is_id(name) else f'annotation number {row}'
     return DataError(f'{shown} of {ann_file} {fault}')
 
 
@@ -168,27 +206,28 @@ def _entries(content: Entry, kind: str, ann_file: str) -> list[Entry]:
     return entries
 
 
-def _ordered(content: Entry, kind: str, ann_file: str) -> list[Entry]:
-    """The images or categories in order of their ids."""
+def _ordered(entries: list[Entry]) -> list[Entry]:
+    return sorted(entries, key=lambda entry: entry['id'])
+
+
+def _with_ids(content: Entry, kind: str, ann_file: str) -> list[Entry]:
+    """The images or categories, each with an id of its own."""
     entries = _entries(content, kind, ann_file)
     ids = [one.get('id') for one in entries]
     types = set(map(type, ids))
     if not types <= {int, str}:
-        place = next(place for place, value in enumerate(ids) if type(value) not in (int, str))
-        fault = f'has the id {reprlib.repr(ids[place])}, which must be a whole number or a text'
+        place = next(place for place, value in enumerate(ids) if not is_id(value))
+        fault = f'has the id {reprlib.repr(ids[place])}, which {ID}'
         raise DataError(f'{kind} number {place} of {ann_file} {fault}; {WAY_OUT}')
     if len(types) > 1:
         one, other = (next(value for value in ids if type(value) is kept) for kept in (int, str))
         raise DataError(
             f'{ann_file} has the {kind} ids {one} and {other!r}, a number and a text; write all ids alike'
         )
-    ordered = sorted(entries, key=lambda entry: entry['id'])
-    for before, after in pairwise(ordered):
-        if before['id'] == after['id']:
-            raise DataError(
-                f'{kind} id {after["id"]} stands twice in {ann_file}; give each {kind} its own id'
-            )
-    return ordered
+    if len(set(ids)) < len(ids):
+        twice = Counter(ids).most_common(1)[0][0]
+        raise DataError(f'{kind} id {twice} stands twice in {ann_file}; give each {kind} its own id')
+    return entries
 
 
 def _references(
@@ -199,11 +238,8 @@ def _references(
     for kind, known in (('image', images), ('category', categories)):
         wanted = [one.get(f'{kind}_id') for one in objects]
         if not set(map(type, wanted)) <= {int, str}:
-            row = next(row for row, value in enumerate(wanted) if type(value) not in (int, str))
-            shown = reprlib.repr(wanted[row])
-            fault = (
-                f'has the {kind}_id {shown}, which must be the id of one of its {_SECTIONS[kind]}; {WAY_OUT}'
-            )
+            row = next(row for row, value in enumerate(wanted) if not is_id(value))
+            fault = f'has the {kind}_id {reprlib.repr(wanted[row])}, which {ID}; {WAY_OUT}'
             raise _fault_of(objects, row, ann_file, fault)
         index = {one['id']: row for row, one in enumerate(known)}
         rows.append(np.array([index.get(value, -1) for value in wanted], np.int64))
@@ -237,12 +273,11 @@ def _areas(
     objects: list[Entry], boxes: NDArray[np.float64], needed: bool, ann_file: str
 ) -> NDArray[np.float64]:
     areas, bad = numbers(objects, 'area')
-    with np.errstate(over='ignore', invalid='ignore'):
-        if bad.any() and not needed:
-            absent = np.array(['area' not in one for one in objects])
-            areas = np.where(absent, boxes[:, 2] * boxes[:, 3], areas)
-            bad &= ~absent
-        bad |= ~np.isfinite(areas) | (areas < 0)
+    if bad.any() and not needed:
+        absent = np.array(['area' not in one for one in objects])
+        areas = np.where(absent, areas_of(boxes), areas)
+        bad &= ~absent
+    bad |= ~np.isfinite(areas) | (areas < 0)
     if bad.any():
         row = int(bad.argmax())
         # Where the file says none, it is the box's.
@@ -256,14 +291,14 @@ def _flags(objects: list[Entry], key: str, ann_file: str) -> NDArray[np.bool_]:
     flags = [one.get(key) for one in objects]
     if not set(map(type, flags)) <= {int, bool, type(None)} or not set(flags) <= {0, 1, None}:
         for row, flag in enumerate(flags):
-            if flag is not None and not (isinstance(flag, int | float) and flag in (0, 1)):
-                fault = f"has {reprlib.repr(flag)} for '{key}', which must be 0 or 1; {WAY_OUT}"
-                raise _fault_of(objects, row, ann_file, fault)
+            fault = flag_fault(flag, key)
+            if fault:
+                raise _fault_of(objects, row, ann_file, f'{fault}; {WAY_OUT}')
     return np.array(list(map(bool, flags)), bool)
 
 
 def _size(image: Entry) -> Size | None:
     """Height and width of an image, None where they are no whole numbers that masks can be of."""
     sides = [float_of(image.get(key)) for key in ('height', 'width')]
-    whole = [int(side) for side in sides if side is not None and 0 < side < MAX_PIXELS and side == int(side)]
+    whole = [int(side) for side in sides if side is not None and 0 < side <= MAX_SIDE and side == int(side)]
     return (whole[0], whole[1]) if len(whole) == 2 and whole[0] * whole[1] <= MAX_PIXELS else None

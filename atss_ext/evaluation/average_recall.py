@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from atss_ext.evaluation.backend import Backend
+from atss_ext.evaluation.boxes import xywh
 from atss_ext.evaluation.coco import table
 from atss_ext.evaluation.coco.figures import recall_figures
-from atss_ext.evaluation.coco.samples import xywh
 from atss_ext.vlsam.detections import Detections
 
 

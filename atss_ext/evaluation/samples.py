@@ -1,6 +1,6 @@
 """What every metric asks of its arguments and of a model's samples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from pycocotools import mask as rle
 
 from atss_ext.datasets.checks import DataError
 from atss_ext.datasets.segmentation import Size, segmentation_faults
+from atss_ext.evaluation.annotations import compressed
+from atss_ext.evaluation.boxes import xywh
 from atss_ext.registry import DATASETS
 
 
@@ -53,14 +55,62 @@ def check_once(images: Sequence[Any], ann_file: str) -> None:
         )
 
 
-def check_labels(labels: NDArray[np.int64], classes: Sequence[str], image: Any, metric: str) -> None:
-    """Raise DataError for a label [N] beyond the classes."""
+def check_lengths(image: Any, **columns: Sized) -> None:
+    """Raise DataError where the fields of an image's detections are not as many: some would be lost."""
+    counts = {name: len(column) for name, column in columns.items()}
+    if len(set(counts.values())) > 1:
+        said = ', '.join(f'{count} {name.replace("_", " ")}' for name, count in counts.items())
+        raise DataError(f'image {image} has {said}, but every detection has one of each; correct the model')
+
+
+def labels_of(found: Mapping[str, Any], classes: Sequence[str], image: Any, metric: str) -> NDArray[np.int64]:
+    """The labels of N detections, [N].
+
+    Args:
+        found: the detections.
+        classes: by label.
+        image: its id, for messages.
+        metric: whose ``classes`` they are, for messages.
+
+    Raises:
+        DataError: a label is beyond the classes.
+    """
+    labels = array(found['labels']).astype(np.int64).reshape(-1)
     if labels.size and not 0 <= labels.min() <= labels.max() < len(classes):
         wrong = labels.max() if labels.max() >= len(classes) else labels.min()
         raise DataError(
             f'image {image} has the label {wrong}, but there are {len(classes)} classes; set classes of '
             f'{metric} to those the detector was trained on'
         )
+    return labels
+
+
+def boxes_of(found: Mapping[str, Any], image: Any) -> NDArray[np.float64]:
+    """The boxes of N detections, xywh [N, 4]; raises DataError for other shapes, and what is not finite."""
+    boxes = array(found['bboxes'])
+    if boxes.size and boxes.shape[1:] != (4,):
+        raise _other_shape(image, 'bboxes', boxes, '[N, 4]')
+    return _finite(xywh(boxes), image)
+
+
+def scores_of(found: Mapping[str, Any], key: str, image: Any) -> NDArray[np.float64]:
+    """The ``scores`` or ``mask_scores`` of N detections, [N]; raises DataError as :func:`boxes_of`."""
+    scores = array(found[key]).astype(np.float64)
+    if scores.ndim != 1:
+        raise _other_shape(image, key, scores, '[N]')
+    return _finite(scores, image)
+
+
+def _finite(values: NDArray[np.float64], image: Any) -> NDArray[np.float64]:
+    if not np.isfinite(values).all():
+        raise DataError(f'image {image} has a box or a score that is not finite; the model has diverged')
+    return values
+
+
+def _other_shape(image: Any, key: str, values: NDArray[Any], wanted: str) -> DataError:
+    return DataError(
+        f'image {image} has {key} of the shape {list(values.shape)}, but they are {wanted}; correct the model'
+    )
 
 
 def array(values: Any) -> NDArray[Any]:
@@ -68,13 +118,13 @@ def array(values: Any) -> NDArray[Any]:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
-def run_lengths(image: Any, found: Mapping[str, Any], size: Size | None = None) -> list[dict[str, Any]]:
-    """The masks of N detections, bool [N, H, W] or run lengths already, as run lengths.
+def run_lengths(image: Any, found: Mapping[str, Any], size: Size) -> list[dict[str, Any]]:
+    """The masks of N detections, bool [N, H, W], or N polygons or run lengths of either kind, compressed.
 
     Args:
         image: its id, for messages.
         found: the detections.
-        size: height and width of the image, pixels; None compares run lengths with the size they state.
+        size: height and width of the image, pixels.
 
     Raises:
         DataError: the model makes none, or they do not fit to the image.
@@ -86,8 +136,8 @@ def run_lengths(image: Any, found: Mapping[str, Any], size: Size | None = None) 
         listed = list(masks)
         for place, fault in segmentation_faults(listed, [size] * len(listed)):
             raise DataError(f'mask {place} of image {image} {fault.text}')
-        return listed
-    if len(masks) and size is not None and tuple(masks.shape[1:]) != tuple(size):
+        return [compressed(one, size) for one in listed]
+    if len(masks) and tuple(masks.shape[1:]) != tuple(size):
         raise other_size(image, masks.shape[1:], size)
     stack = np.asfortranarray(array(masks).astype(np.uint8).transpose(1, 2, 0))
     encoded: list[dict[str, Any]] = rle.encode(stack)

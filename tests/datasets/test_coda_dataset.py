@@ -182,6 +182,18 @@ def test_what_cannot_be_used(folder):
     assert len(build(folder, 'agnostic.json', mode='agnostic')) == 3
 
 
+@pytest.mark.parametrize('flag', ['false', '0', 2, []])
+def test_corner_cases_are_flags(folder, flag):
+    content = json.loads((folder / 'annotations.json').read_text())
+    content['annotations'][3]['corner_case'] = flag
+    (folder / 'annotations.json').write_text(json.dumps(content))
+    with pytest.raises(DataError) as error:
+        build(folder)
+    assert f"annotation 4 of {folder}/annotations.json has {flag!r} for 'corner_case', which" in str(
+        error.value
+    )
+
+
 @pytest.mark.slow
 def test_the_real_sample():
     """The official evaluation files of 300 images; their licence keeps them out of the repository."""

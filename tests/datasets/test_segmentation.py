@@ -5,7 +5,7 @@ import pytest
 from pycocotools import mask as pycoco
 
 from atss_ext.datasets.annotation_checks import check_annotations
-from atss_ext.datasets.segmentation import rle_lengths, segmentation_fault, segmentation_faults
+from atss_ext.datasets.segmentation import FAR, MAX_SIDE, rle_lengths, segmentation_fault, segmentation_faults
 
 SIZE = (4, 6)
 NAN, INF = float('nan'), float('inf')
@@ -42,6 +42,8 @@ FAULTS = {
     'infinite': ([[1, 2, 3, 4, 5, -INF]], 'polygon-number', 'with -inf'),
     'huge': ([[1e12, 0, 1e12, 1e12, 0, 0]], 'polygon-far', r'1000000000000\.0, but its image is 4 high'),
     'just too far': ([[0, 0, -60.5, 1, 2, 2]], 'polygon-far', r'with -60\.5, but its image'),
+    'a zigzag': ([[-60, -60, 60, 60] * 20_000], 'polygon-long', 'of 4800000 pixels, of which 4194304 are'),
+    'two zigzags': ([[-60, 0, 60, 0] * 10_000] * 2, 'polygon-long', 'has polygons with outlines of 4800000'),
     'beyond floats': ([[1, 2, 3, 4, 5, 10**400]], 'polygon-far', r'with 1000.*000, but its image'),
     'another size': (rle([4], (2, 2)), 'rle-size', r'of size \[2, 2\], but its image is 4 high and 6 wide'),
     'sides exchanged': (rle([24], (6, 4)), 'rle-size', r'of size \[6, 4\]'),
@@ -101,6 +103,35 @@ def test_run_lengths_decoded_together_are_those_of_pycocotools():
     less = pycoco.frPyObjects({'size': [*sizes[7]], 'counts': runs}, *sizes[7])
     masks[7] = {'size': [*sizes[7]], 'counts': less['counts'].decode()}
     assert [place for place, _ in segmentation_faults(masks, sizes)] == [7]
+
+
+def test_what_passes_is_drawn_as_pycocotools_draws_it():
+    """The farthest corners that there are: a little more ends the process."""
+    size = (2, MAX_SIDE)
+    far = [FAR * MAX_SIDE - 3, 0, FAR * MAX_SIDE - 1, 0, FAR * MAX_SIDE - 1, 2]
+    assert segmentation_fault([far], size) is None
+    assert pycoco.area(pycoco.frPyObjects([far], *size)).tolist() == [0]
+    edge = [MAX_SIDE - 3, 0, MAX_SIDE, 0, MAX_SIDE, 2, MAX_SIDE - 3, 2]
+    assert segmentation_fault([edge], size) is None
+    assert pycoco.area(pycoco.frPyObjects([edge], *size)).tolist() == [6]
+
+
+def test_outlines_are_measured_as_pycocotools_draws_them():
+    # Sides of 2048 pixels, 512 times around the square: the limit.
+    square = [0, 0, 2048, 0, 2048, 2048, 0, 2048]
+    assert segmentation_fault([square * 512], (2048, 2048)) is None
+    assert segmentation_fault([square * 512, TRIANGLE], (2048, 2048)).text.startswith(
+        f'has polygons with outlines of {2**22 + 13} pixels'
+    )
+    # Many points on a short outline.
+    angles = np.linspace(0, 2 * np.pi, 10_000)
+    circle = (1000 + 900 * np.column_stack([np.cos(angles), np.sin(angles)])).ravel().tolist()
+    assert segmentation_fault([circle], (2000, 2000)) is None
+
+
+def test_images_too_long_for_polygons():
+    fault = segmentation_fault([[0, 0, 2e9, 0, 2e9, 1]], (1, 2**31 - 1))
+    assert (fault.code, 'no image is as large' in fault.text) == ('polygon-far', True)
 
 
 @pytest.mark.parametrize(

@@ -360,6 +360,26 @@ def test_equals_raw_cocoeval(tmp_path, seed, layout, iou_type, backend):
     assert 0 < figures[f'{iou_type}_{next(iter(expected))}'] < 1
 
 
+@pytest.mark.parametrize('flag', ['false', '0', 2, [], {}, -1, 0.5])
+def test_corner_cases_are_flags(tmp_path, flag):
+    content = content_of()
+    content['annotations'][2]['corner_case'] = flag
+    path = write(tmp_path, content, 'annotations.json')
+    with pytest.raises(DataError) as error:
+        figures_of(path)
+    assert str(error.value).startswith(
+        f"annotation 3 of {path} has {flag!r} for 'corner_case', which must be 0 or 1; "
+    )
+
+
+@pytest.mark.parametrize(('flags', 'found'), [((0, 1), 1), ((False, True), 1), ((0.0, 1.0), 1), ((0, 0), -1)])
+def test_corner_cases_are_said_by_numbers_as_by_truths(tmp_path, flags, found):
+    path = write(tmp_path, content_of([(*row[:3], flags[0]) for row in OBJECTS[:3:2]]), 'annotations.json')
+    content = json.loads(Path(path).read_text())
+    content['annotations'][1]['corner_case'] = flags[1]
+    assert figures_of(write(tmp_path, content, 'annotations.json'))['bbox_AR_agnostic_corner'] == found
+
+
 def test_what_cannot_be_is_said(tmp_path):
     path = write(tmp_path, content_of(), 'annotations.json')
     with pytest.raises(DataError, match=r'image 11 was tested, but .*annotations.json does not have it'):

@@ -278,6 +278,19 @@ def test_the_worst_image_has_most_missed_and_most_confident_errors():
     assert [(one.row, one.cost) for one in worst] == [(1, 2.0), (0, 0.75), (2, 0.25)]
 
 
+def test_costs_stay_finite_for_json():
+    content = coco([(1, SQUARE, 0)])
+    for detection in (1e308, 1.7e308):
+        (one,) = worst_images(kinds_of(content, [(1, FAR, detection), (2, FAR, detection)]), 3)
+        assert one.cost == np.finfo(np.float64).max
+
+
+@pytest.mark.filterwarnings('error')
+def test_a_box_whose_area_is_beyond_floats_is_large():
+    kinds = kinds_of(coco(ONE), [(1, [0, 0, 1e300, 1e300], 0.9)])
+    assert [group.detections.sum() for group in by_size(kinds)] == [0, 0, 1]
+
+
 def test_a_threshold_that_is_none_is_refused():
     with pytest.raises(ValueError, match=r'IoU threshold is 1\.5, but must be above 0'):
         kinds_of(coco(ONE), [], iou=1.5)

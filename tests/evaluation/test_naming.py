@@ -261,6 +261,41 @@ def test_categories_of_a_file(tmp_path):
         read_categories(path)
 
 
+@pytest.mark.parametrize(
+    ('category', 'sentence'),
+    [
+        (5, r'category number 1 of .*lvis\.json is 5; COCO format has an object there'),
+        ({'id': 7}, 'category 7 of .* has the name None, which must be a text'),
+        ({'id': 7, 'name': 5}, 'category 7 of .* has the name 5, which must be a text'),
+        ({'id': 7, 'name': ''}, 'has no categories with id and name'),
+        (
+            {'id': [7], 'name': 'sofa'},
+            r'category number 1 of .* has the id \[7\], which must be a whole number',
+        ),
+        ({'id': 3, 'name': 'sofa'}, 'category id 3 stands twice'),
+        ({'id': 7, 'name': 'cat'}, "two categories of .* are called 'cat'; give each its own name"),
+        (
+            {'id': 7, 'name': 'sofa', 'synonyms': 5},
+            'category 7 of .* has the synonyms 5, which must be a list',
+        ),
+        (
+            {'id': 7, 'name': 'sofa', 'synonyms': [5]},
+            r'has the synonyms \[5\], which must be a list of texts',
+        ),
+        (
+            {'id': 7, 'name': 'sofa', 'synonyms': [None]},
+            r'has the synonyms \[None\], which must be a list of',
+        ),
+        ({'id': 7, 'name': 'sofa', 'synonyms': 'couch'}, "has the synonyms 'couch', which must be a list of"),
+    ],
+)
+def test_categories_that_cannot_be_read(tmp_path, category, sentence):
+    path = tmp_path / 'lvis.json'
+    path.write_text(json.dumps({'images': [], 'categories': [{'id': 3, 'name': 'cat'}, category]}))
+    with pytest.raises(DataError, match=sentence):
+        read_categories(path)
+
+
 @pytest.fixture(scope='module')
 def clip_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('clip')

@@ -59,6 +59,8 @@ def test_a_real_encoder_and_its_cache(files, in_process, tmp_path):
             "detection 0 of results.json has the score 'x'; it must be a finite",
         ),
         ('[{"name": "a", "score": null}]', 'has the score None; it must be a finite number'),
+        (f'[{{"name": "a", "score": {10**400}}}]', 'has the score 1000'),
+        ('[{"name": "a", "score": true}]', 'has the score True; it must be a finite number'),
         ('[{"name": "a", "score": NaN}]', 'has the score nan; it must be a finite number'),
     ],
 )

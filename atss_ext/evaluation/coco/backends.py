@@ -17,6 +17,7 @@ from pycocotools.cocoeval import COCOeval
 
 from atss_ext.evaluation.annotations import compressed
 from atss_ext.evaluation.backend import Backend, choose_backend, fast_library
+from atss_ext.evaluation.boxes import areas_of
 from atss_ext.evaluation.coco.table import Found, Truth
 from atss_ext.evaluation.grid import AREAS, THRESHOLDS
 
@@ -74,7 +75,7 @@ def _categories(truth: Truth) -> list[dict[str, Any]]:
 
 def _areas(found: Found, iou_type: str) -> NDArray[np.float64]:
     if iou_type == 'bbox':
-        return found.boxes[:, 2] * found.boxes[:, 3]
+        return areas_of(found.boxes)
     masks = found.masks or []
     # In parts: pycocotools measures no more than 255 masks at once where NumPy is 2 or newer.
     parts = [rle.area(masks[start : start + 250]) for start in range(0, len(masks), 250)]

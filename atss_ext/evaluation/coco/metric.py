@@ -11,7 +11,7 @@ from atss_ext.evaluation.coco.base import ColumnMetric
 from atss_ext.evaluation.coco.figures import coco_figures
 from atss_ext.evaluation.coco.samples import check_limits
 from atss_ext.evaluation.coco.table import Found, Truth, read_truth
-from atss_ext.evaluation.samples import array, check_labels
+from atss_ext.evaluation.samples import labels_of
 from atss_ext.registry import METRICS
 
 
@@ -73,11 +73,10 @@ class CocoMetric(ColumnMetric):
         """The category number of each detection, 0 where the file has no such category.
 
         Raises:
-            DataError: a label beyond the classes.
+            DataError: a label beyond the classes, or two categories of one name.
         """
-        labels = array(sample['pred_instances']['labels']).astype(np.int64).reshape(-1)
         classes = self._classes or self.truth.names
-        check_labels(labels, classes, sample['img_id'], 'CocoMetric')
+        labels = labels_of(sample['pred_instances'], classes, sample['img_id'], 'CocoMetric')
         places = self.truth.number_of_class
         return np.array([places.get(name, 0) for name in classes], np.int64)[labels]
 

@@ -1,6 +1,5 @@
 """A result file in COCO's format, checked row by row before anything is scored."""
 
-import json
 import math
 import os
 import reprlib
@@ -11,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from atss_ext.datasets.annotation_checks.table import float_of
-from atss_ext.datasets.checks import DataError
+from atss_ext.datasets.checks import DataError, parse_json
 from atss_ext.datasets.segmentation import segmentation_faults
-from atss_ext.evaluation.annotations import compressed
+from atss_ext.evaluation.annotations import ID, compressed, is_id
 from atss_ext.evaluation.coco.table import Found, Truth
 
 Results = list[dict[str, Any]]
@@ -30,12 +29,7 @@ def read_results(path: str | os.PathLike[str]) -> Results:
     """
     if not Path(path).is_file():
         raise DataError(f'result file {path} does not exist; correct the path')
-    try:
-        content = json.loads(Path(path).read_text(encoding='utf-8'))
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f'result file {path} is no valid JSON ({error}); it may be cut off: write it again'
-        ) from None
+    content = parse_json(path, f'result file {path}')
     if not isinstance(content, list):
         what = (
             f'an object with {", ".join(map(repr, list(content)[:4]))}'
@@ -123,17 +117,19 @@ def _fault(
     if not isinstance(row, dict):
         return f'is {reprlib.repr(row)}; an object with image_id, category_id, bbox and score is needed there'
     image = row.get('image_id')
-    if type(image) not in (int, str) or image not in images:
+    if not is_id(image):
+        return f'has the image_id {reprlib.repr(image)}, which {ID}'
+    if image not in images:
         return f'is of image {image!r}, which {ann_file} does not have; score it with the file of its images'
     if categories is not None and not (by_name and isinstance(row.get('name'), str)):
         fault = _category_fault(row, categories, ann_file)
         if fault:
             return fault
-    if not _is_number(row.get('score')):
+    if not is_number(row.get('score')):
         return f'has the score {reprlib.repr(row.get("score"))}; it must be a finite number'
     if 'bbox' in metrics or 'bbox' in row:
         box = row.get('bbox')
-        if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+        if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
             return f'has the box {reprlib.repr(box)}; it must be four finite numbers [x, y, width, height]'
         if box[2] < 0 or box[3] < 0:
             shown = reprlib.repr(box)
@@ -143,7 +139,9 @@ def _fault(
 
 def _category_fault(row: Mapping[str, Any], categories: Mapping[Any, str], ann_file: str) -> str | None:
     category, name = row.get('category_id'), row.get('name')
-    if type(category) not in (int, str) or category not in categories:
+    if not is_id(category):
+        return f'has the category_id {reprlib.repr(category)}, which {ID}'
+    if category not in categories:
         return (
             f'has the category_id {category!r}, which {ann_file} does not have; write the ids of that file, '
             'not labels counted from 0'
@@ -168,6 +166,7 @@ def _place(results: Results, row: Mapping[str, Any]) -> int:
     return next(place for place, one in enumerate(results) if one is row)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a finite number; true is none."""
     number = float_of(value)
     return number is not None and math.isfinite(number)

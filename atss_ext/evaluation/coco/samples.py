@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atss_ext.datasets.checks import DataError
 from atss_ext.evaluation.coco.table import Found, Truth
-from atss_ext.evaluation.samples import array, check_image, check_once, run_lengths
+from atss_ext.evaluation.samples import (
+    boxes_of,
+    check_image,
+    check_lengths,
+    check_once,
+    run_lengths,
+    scores_of,
+)
 
 
 @dataclass(frozen=True)
@@ -34,37 +40,29 @@ def check_limits(name: str, limits: Sequence[int]) -> list[int]:
     return sorted(set(limits))
 
 
-def xywh(boxes: NDArray[Any]) -> NDArray[np.float64]:
-    """Boxes of two corners, xyxy [N, 4], in COCO's form; a copy."""
-    corners = boxes.astype(np.float64).reshape(-1, 4)
-    corners[:, 2:] -= corners[:, :2]
-    return corners
-
-
 def as_row(truth: Truth, sample: Mapping[str, Any], categories: NDArray[np.int64] | None, masks: bool) -> Row:
     """Take the detections of a sample.
 
     Args:
         truth: knows the image.
         sample: ``img_id`` and ``pred_instances`` with ``bboxes`` (xyxy [N, 4], pixels), ``scores`` [N],
-            perhaps ``masks`` (bool [N, H, W], or N run lengths) and ``mask_scores`` [N].
+            perhaps ``masks`` (bool [N, H, W], or N run lengths or polygons) and ``mask_scores`` [N].
         categories: numbers [N], 0 for detections to leave out; None where names do not count.
         masks: whether masks are needed.
 
     Raises:
-        DataError: an unknown image, no masks or such of another size, or numbers that are not finite.
+        DataError: an unknown image, no masks or such of another size, numbers that are not finite, or fields
+            that are not as many.
     """
-    check_image(sample['img_id'], truth.image_numbers, truth.ann_file)
-    image, found = truth.image_numbers[sample['img_id']], sample['pred_instances']
-    boxes = xywh(array(found['bboxes']))
-    scores = array(found['scores']).astype(np.float64)
-    others = array(found['mask_scores']).astype(np.float64) if 'mask_scores' in found else scores
-    if not (np.isfinite(boxes).all() and np.isfinite(scores).all() and np.isfinite(others).all()):
-        raise DataError(
-            f'image {sample["img_id"]} has a box or a score that is not finite; the model has diverged'
-        )
-    regions = run_lengths(sample['img_id'], found, truth.sizes[image - 1]) if masks else None
+    identity, found = sample['img_id'], sample['pred_instances']
+    check_image(identity, truth.image_numbers, truth.ann_file)
+    image = truth.image_numbers[identity]
+    boxes, scores = boxes_of(found, identity), scores_of(found, 'scores', identity)
+    others = scores_of(found, 'mask_scores', identity) if 'mask_scores' in found else scores
+    regions = run_lengths(identity, found, truth.sizes[image - 1]) if masks else None
     numbers = np.ones(len(scores), np.int64) if categories is None else categories
+    fields = {} if regions is None else {'masks': regions}
+    check_lengths(identity, boxes=boxes, scores=scores, labels=numbers, mask_scores=others, **fields)
     kept = np.flatnonzero(numbers)
     chosen = None if regions is None else [regions[place] for place in kept]
     columns = Found(np.full(len(kept), image), numbers[kept], scores[kept], boxes[kept], chosen)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atss_ext.datasets.checks import DataError, read_coco
-from atss_ext.evaluation.annotations import take_annotations
+from atss_ext.evaluation.annotations import place_of_name, take_annotations
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Truth:
 
     @property
     def number_of_class(self) -> dict[str, int]:
-        """The number of each category's name."""
-        return {name: number for number, name in enumerate(self.names, 1)}
+        """The number of each category's name; raises DataError where two have the same."""
+        return {name: place + 1 for name, place in place_of_name(self.names, self.ann_file).items()}
 
     def only(self, kept: NDArray[np.bool_]) -> 'Truth':
         """The objects of a choice, bool [G]; all images and categories stay."""

@@ -12,7 +12,7 @@ from atss_ext.evaluation.coco.base import ColumnMetric
 from atss_ext.evaluation.coco.table import Found
 from atss_ext.evaluation.coda.figures import coda_figures
 from atss_ext.evaluation.coda.truth import CodaTruth, Layout, read_coda
-from atss_ext.evaluation.samples import array, check_labels
+from atss_ext.evaluation.samples import labels_of
 from atss_ext.registry import METRICS
 
 
@@ -96,6 +96,4 @@ class CodaMetric(ColumnMetric):
             raise DataError(
                 "neither the metric nor the dataset says the detector's classes; set classes of CodaMetric"
             )
-        labels = array(found['labels']).astype(np.int64).reshape(-1)
-        check_labels(labels, classes, image, 'CodaMetric')
-        return [classes[label] for label in labels.tolist()]
+        return [classes[label] for label in labels_of(found, classes, image, 'CodaMetric').tolist()]

@@ -1,9 +1,10 @@
 """The objects of a CODA file, and result files of them, as columns by name."""
 
 import os
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from atss_ext.datasets.annotation_checks.coda import (
     is_corner_case,
 )
 from atss_ext.datasets.checks import DataError, read_coco
+from atss_ext.evaluation.annotations import ID, is_id
 from atss_ext.evaluation.coco.result_file import Results, check_results, found_of
 from atss_ext.evaluation.coco.table import Found, Truth, truth_of
 
@@ -61,7 +63,8 @@ def read_coda(
         masks: read the segmentations too, which every object then needs.
 
     Raises:
-        DataError: the file cannot be used, or has an annotation of an image or a category it does not have.
+        DataError: the file cannot be used, has an annotation of an image or a category it does not have, or
+            a ``corner_case`` that is no flag.
     """
     base = is_base_file(str(ann_file), layout)
     content = read_coco(ann_file)
@@ -70,7 +73,8 @@ def read_coda(
     numbers = [kinds.index(name) + 1 if name in kinds else len(kinds) for name in plain.names]
     names = [plain.names[number - 1] for number in plain.categories.tolist()]
     corners = [
-        is_corner_case(entry, name, base) for entry, name in zip(content['annotations'], names, strict=True)
+        is_corner_case(entry, name, base, str(ann_file))
+        for entry, name in zip(content['annotations'], names, strict=True)
     ]
     columns = {
         **vars(plain),
@@ -111,21 +115,20 @@ def check_coda_results(
         return 0
     unknown = 0
     for place, row in enumerate(results):
-        category = row.get('category_id')
-        if isinstance(row.get('name'), str) or _is_id(category, truth):
+        category: Any = row.get('category_id')
+        if isinstance(row.get('name'), str) or (is_id(category) and category in truth.category_numbers):
             continue
+        if not is_id(category):
+            shown = reprlib.repr(category)
+            raise DataError(f'detection {place} of {path} has the category_id {shown}, which {ID}')
         # Labels counted from 0 would be scored as their neighbours.
-        if type(category) is not int or category < 1:
+        if isinstance(category, str) or category < 1:
             raise DataError(
                 f'detection {place} of {path} has the category_id {category!r}, which {truth.ann_file} does '
                 "not have; write CODA's ids, which start from 1, or names"
             )
         unknown += 1
     return unknown
-
-
-def _is_id(category: object, truth: CodaTruth) -> bool:
-    return type(category) in (int, str) and category in truth.category_numbers
 
 
 def named_found(results: Results, truth: CodaTruth, masks: bool) -> Found:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from atss_ext.evaluation.boxes import areas_of
 from atss_ext.evaluation.errors.kinds import Kind, Kinds, Outcome
 from atss_ext.evaluation.lvis.truth import FREQUENCIES
 
@@ -36,10 +37,8 @@ class Group:
 def by_size(kinds: Kinds) -> list[Group]:
     """Group objects by their area, and detections by the area of their box."""
     matching = kinds.matching
-    boxes = matching.detections.boxes
-    return _groups(
-        kinds, SIZES, _size(matching.truth.areas), _size(boxes[:, 2] * boxes[:, 3]), categories=None
-    )
+    areas = areas_of(matching.detections.boxes)
+    return _groups(kinds, SIZES, _size(matching.truth.areas), _size(areas), categories=None)
 
 
 def by_frequency(kinds: Kinds) -> list[Group]:

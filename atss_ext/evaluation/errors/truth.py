@@ -1,6 +1,6 @@
 """The objects of an annotation file as columns, and what each of its images was searched for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from atss_ext.datasets.annotation_checks.lvis import LISTS
 from atss_ext.datasets.checks import DataError
-from atss_ext.evaluation.annotations import Annotations, Entry, take_annotations
-from atss_ext.evaluation.lvis.truth import FREQUENCIES
+from atss_ext.evaluation.annotations import Annotations, take_annotations
+from atss_ext.evaluation.lvis.truth import FREQUENCIES, listed_pairs
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def read_truth(content: Mapping[str, Any], ann_file: str) -> Truth:
     columns = _columns(file, federated)
     searched, partial = None, None
     if federated:
-        listed, partial = (_listed(file.images, category_ids, key, ann_file) for key in LISTS)
+        rows = {identity: row for row, identity in enumerate(category_ids)}
+        listed, partial = (listed_pairs(file.images, rows, key, ann_file) for key in LISTS)
         searched = np.union1d(listed, columns['image'] * len(category_ids) + columns['category'])
     letters = [str(category.get('frequency')) for category in file.categories]
     return Truth(
@@ -118,16 +119,3 @@ def _columns(file: Annotations, federated: bool) -> dict[str, Any]:
         'ignore': ignore,
         'crowd': np.zeros_like(ignore) if federated else ignore,
     }
-
-
-def _listed(images: Sequence[Entry], category_ids: list[int], key: str, ann_file: str) -> NDArray[np.int64]:
-    """The sorted numbers of the pairs (image, category) that an LVIS file lists under a key."""
-    categories = {identity: row for row, identity in enumerate(category_ids)}
-    pairs = []
-    for row, image in enumerate(images):
-        if not isinstance(image.get(key), list):
-            raise DataError(
-                f"image {image['id']} of {ann_file} has no list '{key}'; every image of an LVIS file has one"
-            )
-        pairs += [row * len(category_ids) + categories[one] for one in image[key] if one in categories]
-    return np.unique(np.array(pairs, np.int64))

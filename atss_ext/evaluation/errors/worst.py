@@ -34,6 +34,8 @@ def worst_images(kinds: Kinds, limit: int) -> list[WorstImage]:
     cost = np.bincount(matching.truth.image[lost], minlength=count).astype(np.float64)
     scores = np.clip(matching.detections.scores, 0, None) * wrong
     cost += np.bincount(matching.detections.image, weights=scores, minlength=count)
+    # JSON has no infinity, which few scores near the end of floats add up to.
+    np.minimum(cost, np.finfo(np.float64).max, out=cost)
     order = np.argsort(-cost, kind='stable')[:limit]
     return [
         WorstImage(

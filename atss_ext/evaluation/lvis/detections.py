@@ -11,6 +11,7 @@ from pycocotools import mask as rle
 from atss_ext.datasets.checks import DataError
 from atss_ext.datasets.segmentation import segmentation_faults
 from atss_ext.evaluation.annotations import compressed
+from atss_ext.evaluation.boxes import areas_of
 from atss_ext.evaluation.lvis.truth import LvisTruth, contains
 from atss_ext.evaluation.samples import other_size
 
@@ -47,7 +48,7 @@ def of_boxes(
     image: int, categories: NDArray[np.int64], scores: NDArray[np.float64], boxes: NDArray[np.float64]
 ) -> ImageDetections:
     """Detections by box, xywh [N, 4]."""
-    return ImageDetections(image, categories, scores, boxes[:, 2] * boxes[:, 3], boxes)
+    return ImageDetections(image, categories, scores, areas_of(boxes), boxes)
 
 
 def of_masks(

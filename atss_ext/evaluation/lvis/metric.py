@@ -9,9 +9,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from numpy.typing import NDArray
 
-from atss_ext.datasets.checks import DataError
 from atss_ext.evaluation.backend import Backend, check_backend
-from atss_ext.evaluation.coco.samples import xywh
 from atss_ext.evaluation.lvis.detections import (
     ImageDetections,
     best_of_categories,
@@ -24,12 +22,14 @@ from atss_ext.evaluation.lvis.figures import lvis_figures
 from atss_ext.evaluation.lvis.truth import LvisTruth
 from atss_ext.evaluation.progress import scoring
 from atss_ext.evaluation.samples import (
-    array,
+    boxes_of,
     check_choice,
     check_image,
-    check_labels,
+    check_lengths,
     check_once,
+    labels_of,
     run_lengths,
+    scores_of,
 )
 from atss_ext.registry import METRICS
 
@@ -143,18 +143,20 @@ class LvisMetric(BaseMetric):
         identity, found = sample['img_id'], sample['pred_instances']
         check_image(identity, self.truth.image_rows, self.ann_file)
         image = self.truth.image_rows[identity]
-        labels = array(found['labels']).astype(np.int64).reshape(-1)
-        check_labels(labels, self._classes or self.truth.names, identity, 'the tested dataset')
-        categories = self._rows_of_labels[labels]
+        classes = self._classes or self.truth.names
+        categories = self._rows_of_labels[labels_of(found, classes, identity, 'the tested dataset')]
         row: Row = {}
         for metric in self.metrics:
             if metric == 'bbox':
-                boxes = xywh(_finite(found, 'bboxes', identity))
-                row[metric] = of_boxes(image, categories, _finite(found, 'scores', identity), boxes)
+                boxes, scores = boxes_of(found, identity), scores_of(found, 'scores', identity)
+                check_lengths(identity, boxes=boxes, scores=scores, labels=categories)
+                row[metric] = of_boxes(image, categories, scores, boxes)
             else:
                 key = 'mask_scores' if 'mask_scores' in found else 'scores'
-                masks = run_lengths(identity, found)
-                row[metric] = of_masks(self.truth, image, categories, _finite(found, key, identity), masks)
+                masks = run_lengths(identity, found, self.truth.image_at(image)[1])
+                scores = scores_of(found, key, identity)
+                check_lengths(identity, masks=masks, **{key: scores}, labels=categories)
+                row[metric] = of_masks(self.truth, image, categories, scores, masks)
         if 'fixed' not in self.protocols:
             row = {
                 name: searched_only(best_of_image(one, self.max_dets), self.truth)
@@ -173,10 +175,3 @@ class LvisMetric(BaseMetric):
         self._stored = sum(len(one.scores) for row in self.results for one in row.values())
         # Twice as many as are left: each detection is then sorted a few times at most.
         self._limit_at = max(_FEW, 2 * self._stored)
-
-
-def _finite(found: Mapping[str, Any], key: str, identity: Any) -> NDArray[np.float64]:
-    values = array(found[key]).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise DataError(f'image {identity} has a box or a score that is not finite; the model has diverged')
-    return values

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from atss_ext.datasets.annotation_checks.lvis import LISTS
 from atss_ext.datasets.checks import DataError, read_coco
-from atss_ext.evaluation.annotations import Annotations, Entry, compressed, take_annotations
+from atss_ext.evaluation.annotations import Annotations, Entry, compressed, place_of_name, take_annotations
 
 FREQUENCIES = ('r', 'c', 'f')
 """Rare, common, frequent: in up to 10, up to 100, more images of LVIS's training set."""
@@ -110,9 +110,10 @@ class LvisTruth:
         self.objects = self._group(file, sizes, masks)
         self._positive, self._starts = np.unique(self.objects.pairs, return_index=True)
         self._ends = np.append(self._starts[1:], len(self.objects))
-        negative, partial = (self._listed(file.images, key) for key in LISTS)
+        negative, self.partial = (
+            listed_pairs(file.images, self.category_rows, key, ann_file) for key in LISTS
+        )
         self.searched = np.union1d(negative, self._positive)
-        self.partial = np.unique(partial)
 
     @classmethod
     def read(cls, ann_file: str, classes: Iterable[str] | None = None, masks: bool = True) -> 'LvisTruth':
@@ -120,10 +121,14 @@ class LvisTruth:
         return cls(read_coco(ann_file), ann_file, classes, masks)
 
     def rows_of_classes(self, classes: Sequence[str] | None) -> NDArray[np.int64]:
-        """The category row of each label: by name, or in order of ids where there are no names."""
+        """The category row of each label: by name, or in order of ids where there are no names.
+
+        Raises:
+            DataError: two categories have the same name.
+        """
         if classes is None:
             return np.arange(len(self.names), dtype=np.int64)
-        rows = {name: row for row, name in enumerate(self.names)}
+        rows = place_of_name(self.names, self.ann_file)
         return np.array([rows[name] for name in classes], np.int64)
 
     def pairs(self, image_row: int, category_rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -168,23 +173,40 @@ class LvisTruth:
             [sizes[image] for image in file.image_rows[rows].tolist()],
         )
 
-    def _listed(self, images: Sequence[Entry], key: str) -> NDArray[np.int64]:
-        numbers = []
-        for row, image in enumerate(images):
-            listed = image.get(key)
-            if not isinstance(listed, list):
-                raise DataError(
-                    f"image {image['id']} of {self.ann_file} has no list '{key}'; LVIS is scored with the "
-                    'files of LVIS v1, other data with CocoMetric'
-                )
-            if not set(map(type, listed)) <= {int, str}:
-                raise DataError(
-                    f"image {image['id']} of {self.ann_file} has {reprlib.repr(listed)} for '{key}', which "
-                    'must be ids of categories; fetch the file again'
-                )
-            known = (self.category_rows.get(category) for category in listed)
-            numbers += [row * len(self.names) + category for category in known if category is not None]
-        return np.array(numbers, np.int64)
+
+def listed_pairs(
+    images: Sequence[Entry], category_rows: Mapping[Any, int], key: str, ann_file: str
+) -> NDArray[np.int64]:
+    """The pairs of images and categories that a file lists at its images.
+
+    Args:
+        images: by row.
+        category_rows: the row of each category id that is scored; others are passed over.
+        key: one of :data:`~atss_ext.datasets.annotation_checks.lvis.LISTS`.
+        ann_file: the file, for messages.
+
+    Returns:
+        ``image row * categories + category row``, ascending.
+
+    Raises:
+        DataError: an image has no such list, or something else than ids in it.
+    """
+    numbers = []
+    for row, image in enumerate(images):
+        listed = image.get(key)
+        if not isinstance(listed, list):
+            raise DataError(
+                f"image {image['id']} of {ann_file} has no list '{key}'; LVIS is scored with the files of "
+                'LVIS v1, other data with CocoMetric'
+            )
+        if not set(map(type, listed)) <= {int, str}:
+            raise DataError(
+                f"image {image['id']} of {ann_file} has {reprlib.repr(listed)} for '{key}', which must be "
+                'ids of categories; fetch the file again'
+            )
+        known = (category_rows.get(category) for category in listed)
+        numbers += [row * len(category_rows) + category for category in known if category is not None]
+    return np.unique(np.array(numbers, np.int64))
 
 
 def contains(numbers: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.bool_]:

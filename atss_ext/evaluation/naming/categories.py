@@ -2,10 +2,12 @@
 
 import os
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from atss_ext.datasets.checks import DataError, read_coco
+from atss_ext.evaluation.annotations import place_of_name, take_categories
 from atss_ext.vlsam.names.plurals import singular
 
 _PARENTHESES = re.compile(r'\([^)]*\)?')
@@ -30,17 +32,27 @@ def read_categories(ann_file: str | os.PathLike[str]) -> Categories:
     """Read the categories of a COCO, LVIS or CODA file.
 
     Raises:
-        DataError: the file cannot be read, or has no categories with names.
+        DataError: the file cannot be read, has no categories with names, two of one name, or synonyms that
+            are no texts.
     """
-    entries = read_coco(ann_file).get('categories') or []
-    if not entries or not all('id' in entry and entry.get('name') for entry in entries):
+    entries = take_categories(read_coco(ann_file), str(ann_file))
+    names = tuple(entry['name'] for entry in entries)
+    if not names or not all(names):
         raise DataError(f'{ann_file} has no categories with id and name; name another annotation file')
-    synonyms = [
-        tuple(text for text in entry.get('synonyms') or () if text != entry['name']) for entry in entries
-    ]
-    return Categories(
-        tuple(entry['id'] for entry in entries), tuple(entry['name'] for entry in entries), tuple(synonyms)
-    )
+    place_of_name(names, str(ann_file))
+    synonyms = tuple(_synonyms(entry, ann_file) for entry in entries)
+    return Categories(tuple(entry['id'] for entry in entries), names, synonyms)
+
+
+def _synonyms(entry: Mapping[str, Any], ann_file: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Of a category, without its name."""
+    listed = entry.get('synonyms') or []
+    if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
+        raise DataError(
+            f'category {entry["id"]} of {ann_file} has the synonyms {reprlib.repr(listed)}, which must be a '
+            'list of texts; correct them, or leave them away'
+        )
+    return tuple(text for text in listed if text != entry['name'])
 
 
 def readable(name: str) -> str:

@@ -2,12 +2,14 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
 
+from atss_ext.datasets.annotation_checks.table import float_of
 from atss_ext.evaluation.errors.figures import ErrorReport
 from atss_ext.evaluation.errors.kinds import WRONG, Kind, Outcome
 from atss_ext.evaluation.errors.worst import WorstImage
@@ -167,9 +169,9 @@ def _drawing(
 def _size(report: ErrorReport, one: WorstImage) -> tuple[float, float]:
     """The size the annotation file states, or what its objects and detections reach to."""
     entry = report.truth.images[one.row]
-    size = tuple(entry.get(key) for key in ('width', 'height'))
-    if all(isinstance(side, int | float) and side > 0 for side in size):
-        return size[0], size[1]  # type: ignore[return-value]
+    width, height = (float_of(entry.get(key)) or 0.0 for key in ('width', 'height'))
+    if 0 < width < math.inf and 0 < height < math.inf:
+        return width, height
     boxes = [*report.truth.boxes[one.objects], *report.kinds.matching.detections.boxes[one.detections]]
     return max([1.0, *(box[0] + box[2] for box in boxes)]), max([1.0, *(box[1] + box[3] for box in boxes)])
 
