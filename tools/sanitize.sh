@@ -25,7 +25,8 @@ cd "$build/lib"
 # Leaks are those of the interpreter; an error of ours ends the run.
 export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
 # The C++ runtime comes along: ASan looks for its exceptions before the interpreter has loaded it.
-export LD_PRELOAD="$asan $("$compiler" -print-file-name=libstdc++.so)"
+runtime=$("$compiler" -print-file-name=libstdc++.so)
+export LD_PRELOAD="$asan $runtime"
 "$python" -c "
 import atss_ext.ops, sys
 sys.exit(atss_ext.__file__ != '$build/lib/atss_ext/__init__.py' or not atss_ext.ops.available())"

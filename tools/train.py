@@ -14,6 +14,7 @@ from mmengine.runner import find_latest_checkpoint
 
 from atss_ext.cli import UserError, base_parser, build_runner, load_config, note, run_tool
 from atss_ext.cli.preflight import check_data
+from atss_ext.cli.restarts import continues
 from atss_ext.cli.runner import require, require_checkpoint
 
 
@@ -77,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args, args.amp)
     require(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    if continues(cfg.work_dir):
+        args.resume = 'auto'
     apply_options(cfg, args)
     check_data(cfg, 'train_dataloader', *(['val_dataloader'] if cfg.get('val_cfg') else []))
     build_runner(cfg, args.cfg_options).train()

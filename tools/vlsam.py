@@ -5,7 +5,7 @@
     python tools/vlsam.py drive.mp4 --every 30 --format coco yolo-boxes yolo-polygons
 
 Each image's result is kept as soon as it is there, below OUT/results; the same command goes on after an
-interruption and tries again what failed.
+interruption and tries again what failed. tools/dist_vlsam.sh shares a folder among several processes.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import atss_ext.cli  # noqa: F401
 
 # isort: split
 from atss_ext.cli import UserError, run_tool
-from atss_ext.cli.open_ended import FORMATS, Job, run_job
+from atss_ext.cli.open_ended import FORMATS, Job, join, run_job
 from atss_ext.cli.options import CfgOptions
 
 QUICK = {'questions': 'single', 'corners': False}
@@ -53,6 +53,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--recursive', action='store_true', help='look into subfolders too')
     parser.add_argument('--every', type=int, help='of a video, every Nth frame; one a second if left away')
     parser.add_argument('--restart', action='store_true', help='forget the results of an earlier run in OUT')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -116,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         every=args.every,
         restart=args.restart,
     )
-    failed = run_job(job)
+    failed = run_job(job, join(args.launcher))
     if failed:
         sys.exit(1)
 

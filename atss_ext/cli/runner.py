@@ -82,7 +82,7 @@ def _use_cpu_amp(cfg: Config) -> None:
 
 def _start_on_cpu(cfg: Config, chosen: Mapping[str, object]) -> None:
     """Join the process group, which mmengine does only after choosing a GPU."""
-    _set_rank_variables(cfg.launcher)
+    set_rank_variables(cfg.launcher)
     dist_cfg = dict((cfg.get('env_cfg') or {}).get('dist_cfg') or {})
     backend = dist_cfg.get('backend', 'nccl')
     if backend == 'nccl' and 'env_cfg.dist_cfg.backend' not in chosen:
@@ -103,7 +103,7 @@ def _start_on_cpu(cfg: Config, chosen: Mapping[str, object]) -> None:
         cfg.model_wrapper_cfg['device_ids'] = None
 
 
-def _set_rank_variables(launcher: str) -> None:
+def set_rank_variables(launcher: str) -> None:
     """Set what torch reads, from what the launcher sets.
 
     Raises:

@@ -67,7 +67,8 @@ def test_two_processes_train_test_and_stop_together(tiny, tmp_path):
 
 
 def test_an_error_of_all_processes_is_said_once(tmp_path):
-    done = _script('dist_train.sh', 'missing.py', 2, cwd=tmp_path)
+    # On a busy machine the first process may come later than the other's usual grace.
+    done = _script('dist_train.sh', 'missing.py', 2, cwd=tmp_path, ATSS_RANK_GRACE='90')
     assert done.returncode == 2
     assert done.stderr.count('config file missing.py does not exist') == 1
     assert 'Traceback' not in done.stderr

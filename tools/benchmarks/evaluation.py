@@ -213,8 +213,9 @@ def run(args: argparse.Namespace, folder: Path) -> list[Row]:
             rows += compare(work, one, iou_type, coco, folder)
     for count in args.reference_images if 'lvis' in args.sets else ():
         images = max(count // few, 1)
-        one = synthetic(images, 1203, 12, 300, federated=True)
-        rows += compare(f'LVIS boxes, {images:,} images, 300 detections each', one, 'bbox', lvis, folder)
+        one = synthetic(images, 1203, 12, args.detections, federated=True)
+        work = f'LVIS boxes, {images:,} images, {args.detections} detections each'
+        rows += compare(work, one, 'bbox', lvis, folder)
     if 'lvis-val' in args.sets:
         images = 19_800 // few
         rows += large_lvis(synthetic(images, 1203, 12, 300, federated=True), images, folder)
@@ -293,6 +294,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=[1000],
         help='sizes of LVIS where lvis-api takes part; it is slow, and takes 1.1 GB a thousand images',
     )
+    parser.add_argument(
+        '--detections', type=int, default=300, help='an image, of LVIS where lvis-api takes part'
+    )
     parser.add_argument('--sets', nargs='+', choices=SETS, default=list(SETS), help='only these')
     args = parser.parse_args(argv)
     page = args.markdown
@@ -310,6 +314,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = ['--quick'] if args.quick else []
     if args.reference_images != [1000]:
         words += ['--reference-images', *map(str, args.reference_images)]
+    if args.detections != 300:
+        words += ['--detections', str(args.detections)]
     if args.sets != list(SETS):
         words += ['--sets', *args.sets]
     result = {

@@ -1,27 +1,45 @@
 """What ``tools/vlsam.py`` does: image after image, each result kept at once, pictures and exports behind."""
 
+import os
 from pathlib import Path
 
 from atss_ext.cli.errors import UserError
 from atss_ext.cli.open_ended.images import run_images
 from atss_ext.cli.open_ended.job import FORMATS, Job
+from atss_ext.cli.open_ended.processes import Processes, join
 from atss_ext.cli.open_ended.video import run_video
+from atss_ext.vlsam.atomic import replacing
 from atss_ext.vlsam.images import is_video
 from atss_ext.vlsam.store import ResultStore
 
-__all__ = ['FORMATS', 'Job', 'run_job']
+__all__ = ['FORMATS', 'Job', 'Processes', 'join', 'run_job']
 
 _INPUT = 'input.txt'
 
 
-def run_job(job: Job) -> int:
-    """Do it; returns how many images failed."""
+def run_job(job: Job, processes: Processes | None = None) -> int:
+    """Do it, alone or as one of several processes; returns how many images failed.
+
+    Raises:
+        UserError: a video in several processes, or a folder ``out`` that holds results of something else.
+    """
+    processes = processes or Processes()
     fingerprint = job.fingerprint  # settings that make no sense are refused before anything is written
-    _check_input(job.source.resolve(), job.out, job.restart)
-    store = ResultStore(job.out / 'results', fingerprint, restart=job.restart)
-    (job.out / _INPUT).write_text(str(job.source.resolve()), encoding='utf-8')
     video = job.source.is_file() and is_video(job.source)
-    return (run_video if video else run_images)(job, store)
+    if video and processes.count > 1:
+        raise UserError(
+            f'{job.source} is a video, whose objects keep their numbers from frame to frame; run '
+            'tools/vlsam.py on it, in one process'
+        )
+    # What torchrun starts again goes on: it forgets no results of its own.
+    again = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')) > 0
+    restart = job.restart and processes.first and not again
+    with processes.one_by_one():
+        _check_input(job.source.resolve(), job.out, restart)
+        store = ResultStore(job.out / 'results', fingerprint, restart=restart)
+        with replacing(job.out / _INPUT) as file:
+            file.write(str(job.source.resolve()))
+    return run_video(job, store) if video else run_images(job, store, processes)
 
 
 def _check_input(source: Path, out: Path, restart: bool) -> None:

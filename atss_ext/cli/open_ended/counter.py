@@ -11,9 +11,11 @@ class Counter:
 
     Args:
         total: number of images.
+        title: what every line begins with.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, title: str = '') -> None:
+        self.title = title
         self.total, self.seen, self.failed, self.kept, self.objects = total, 0, 0, 0, 0
         self._seconds: list[float] = []
 
@@ -41,7 +43,7 @@ class Counter:
         rest = ''
         if left and self._seconds:
             rest = f'; {duration(left * sum(self._seconds) / len(self._seconds))} left'
-        print(f'[{self.seen}/{self.total}] {name}: {words}{rest}', flush=True)
+        print(f'{self.title}[{self.seen}/{self.total}] {name}: {words}{rest}', flush=True)
 
     def finish(self, out: Path) -> None:
         """The last line."""
@@ -50,4 +52,4 @@ class Counter:
             parts.append(f'{self.kept} kept from an earlier run')
         if self.failed:
             parts.append(f'{self.failed} FAILED (the same command tries them again)')
-        print(f'{"; ".join(parts)}: {out}', flush=True)
+        print(f'{self.title}{"; ".join(parts)}: {out}', flush=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from atss_ext.cli.errors import first_line, note
 from atss_ext.cli.open_ended.counter import Counter
 from atss_ext.cli.open_ended.job import Job, attempt, export, exporting, key_of
+from atss_ext.cli.open_ended.processes import Processes
 from atss_ext.visualization.open_ended import draw_open_ended
 from atss_ext.vlsam.detections import Detections
 from atss_ext.vlsam.export import check_label_names
@@ -16,11 +17,11 @@ from atss_ext.vlsam.store import ResultStore
 _LONGEST_NAME = 200
 
 
-def run_images(job: Job, store: ResultStore) -> int:
-    """An image or a folder of images.
+def run_images(job: Job, store: ResultStore, processes: Processes) -> int:
+    """An image or a folder of images; the first process exports what all have found.
 
     Returns:
-        how many failed.
+        how many failed, in all processes.
     """
     root = job.source if job.source.is_dir() else job.source.parent
     paths = list_images(job.source, recursive=job.recursive)
@@ -28,16 +29,19 @@ def run_images(job: Job, store: ResultStore) -> int:
     if any(kind.startswith('yolo') for kind in job.formats):
         check_label_names(names)
     keys = {name: key_of(path, name) for name, path in zip(names, paths, strict=True)}
-    counter = Counter(len(names))
-    with exporting(lambda: export(job, store, keys)):
-        for name, path in zip(names, paths, strict=True):
+    processes.check_same(list(keys.values()))
+    share = processes.share(list(zip(names, paths, strict=True)))
+    counter = Counter(len(share), processes.title)
+    with exporting(lambda: export(job, store, keys) if processes.first else None):
+        for name, path in share:
             kept = keys[name] in store
             found = attempt(job, store, name, keys[name], path, counter)
             picture = picture_of(job.out, name)
             if found is not None and job.pictures and not (kept and picture.exists()):
                 try_to_draw(name, path, found, picture)
-    counter.finish(job.out)
-    return counter.failed
+        counter.finish(job.out)
+        failed = processes.total(counter.failed)  # here the first waits until all have come to their end
+    return failed
 
 
 def picture_of(out: Path, name: str) -> Path:

@@ -1,0 +1,223 @@
+"""docker/: what the jobs start, told by literal lists, and by a `docker` that writes down its arguments."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    from pip._vendor import tomli as tomllib
+
+REPO = Path(__file__).resolve().parents[2]
+RECORDER = '#!/usr/bin/env bash\nprintf "%s\\n" "$@" >"$RECORD"\n'
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """Run a script with a `docker` that records; returns its arguments."""
+    folder = tmp_path / 'bin'
+    folder.mkdir()
+    (folder / 'docker').write_text(RECORDER)
+    (folder / 'docker').chmod(0o755)
+
+    def run(*words: str, **extra: str) -> list[str]:
+        record = tmp_path / 'record'
+        env = {**os.environ, 'PATH': f'{folder}:{os.environ["PATH"]}', 'RECORD': str(record), **extra}
+        done = subprocess.run(
+            ['bash', str(REPO / 'docker/run.sh'), *words], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return record.read_text().splitlines()
+
+    return run
+
+
+def common(folder: Path) -> list[str]:
+    user = f'{os.getuid()}:{os.getgid()}'
+    return [
+        'run', '--rm', '--shm-size', '16gb', '--user', user, '--volume', f'{folder}/data:/workspace/data',
+        '--volume', f'{folder}/work_dirs:/workspace/work_dirs', '--env',
+        'HF_HOME=/workspace/data/huggingface', '--env', 'TORCH_HOME=/workspace/data/torch',
+    ]  # fmt: skip
+
+
+def test_run_starts_the_jobs(recorded, tmp_path):
+    image = ['--gpus', 'all', 'atss_ext']
+    restarts = ['--env', 'MAX_RESTARTS=3']
+    assert recorded('train', 'c d.py', '8', '--amp') == [
+        *common(tmp_path), *restarts, *image, 'tools/dist_train.sh', 'c d.py', '8', '--amp', '--resume',
+    ]  # fmt: skip
+    assert (tmp_path / 'work_dirs').is_dir()  # not by docker, as root
+    assert recorded('test', 'c.py', 'x.pth', '2') == [
+        *common(tmp_path), *image, 'tools/dist_test.sh', 'c.py', 'x.pth', '2',
+    ]  # fmt: skip
+    assert recorded('vlsam', 'photos', '8', '--quick', ATSS_GPUS='none', ATSS_IMAGE='mine') == [
+        *common(tmp_path), *restarts, 'mine', 'tools/dist_vlsam.sh', 'photos', '8', '--quick',
+    ]  # fmt: skip
+    assert recorded('shell', ATSS_GPUS='device=1')[-4:] == ['--gpus', 'device=1', 'atss_ext', 'bash']
+    assert recorded('shell', 'nvidia-smi', '-L')[-3:] == ['atss_ext', 'nvidia-smi', '-L']
+
+
+@pytest.mark.parametrize('words', [[], ['train', 'c.py'], ['test', 'c.py', 'x.pth'], ['fly']])
+def test_run_says_how_it_is_used(words, tmp_path):
+    done = subprocess.run(
+        ['bash', str(REPO / 'docker/run.sh'), *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0].startswith('usage: docker/run.sh train CONFIG GPUS')
+    assert not (tmp_path / 'data').exists()
+
+
+def interpolated(value, environment: dict[str, str]):
+    """Compose's ``${NAME:-default}``, which it reads after the YAML."""
+    if isinstance(value, dict):
+        return {key: interpolated(item, environment) for key, item in value.items()}
+    if isinstance(value, list):
+        return [interpolated(item, environment) for item in value]
+    if not isinstance(value, str):
+        return value
+    value = re.sub(r'\$\{(\w+):-([^}]*)\}', lambda m: environment.get(m[1]) or m[2], value)
+    assert '$' not in value, value
+    return value
+
+
+def services(**environment: str) -> dict:
+    return interpolated(yaml.safe_load((REPO / 'docker/compose.yaml').read_text()), environment)['services']
+
+
+def test_compose_starts_the_jobs():
+    jobs = services(CONFIG='c.py', GPUS='8', CHECKPOINT='x.pth', INPUT='photos', OUT='work_dirs/o')
+    assert {name: job['command'] for name, job in jobs.items()} == {
+        'train': ['tools/dist_train.sh', 'c.py', '8', '--resume'],
+        'test': ['tools/dist_test.sh', 'c.py', 'x.pth', '8', '--out', 'work_dirs/o'],
+        'vlsam': ['tools/dist_vlsam.sh', 'photos', '8', '--config', 'c.py', '--out', 'work_dirs/o'],
+        'shell': ['bash'],
+    }
+    for job in jobs.values():
+        (gpus,) = job['deploy']['resources']['reservations']['devices']
+        assert gpus == {'driver': 'nvidia', 'count': '8', 'capabilities': ['gpu']}
+        assert (job['user'], job['shm_size']) == ('1000:1000', '16gb')
+        assert [(one['source'], one['target']) for one in job['volumes']] == [
+            ('../data', '/workspace/data'), ('../work_dirs', '/workspace/work_dirs'),
+        ]  # fmt: skip
+        assert (REPO / 'docker' / job['build']['context'] / job['build']['dockerfile']).is_file()
+    assert {name: job.get('restart') for name, job in jobs.items()} == {
+        'train': 'on-failure:3', 'test': None, 'vlsam': 'on-failure:3', 'shell': None,
+    }  # fmt: skip
+    assert jobs['train']['environment']['MAX_RESTARTS'] == '3'
+
+
+def test_what_compose_starts_by_itself_is_there():
+    for job in services().values():
+        for word in job['command']:
+            if word.startswith(('tools/', 'configs/')):
+                assert (REPO / word).is_file(), word
+
+
+def context() -> set[str]:
+    """What of the tree a build sees, read as docker reads .dockerignore: the last line that fits decides."""
+    lines = (REPO / '.dockerignore').read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith('#')]
+    tracked = subprocess.run(
+        ['git', 'ls-files', '-co', '--exclude-standard'], cwd=REPO, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    kept = set()
+    for path in tracked:
+        keep = True
+        for rule in rules:
+            pattern = rule.lstrip('!')
+            if pattern == '*' or path == pattern or path.startswith(f'{pattern}/'):
+                keep = rule.startswith('!')
+        if keep:
+            kept.add(path)
+    return kept
+
+
+def test_the_build_sees_what_it_copies_and_nothing_else():
+    seen = context()
+    dockerfile = (REPO / 'docker/Dockerfile').read_text()
+    for source in re.findall(r'^COPY (?!--from)(\S+) ', dockerfile, flags=re.MULTILINE):
+        assert source == '.' or any(path == source or path.startswith(f'{source}/') for path in seen), source
+    assert {'setup.py', 'pyproject.toml', 'model-index.yml', 'README.md', 'docker/requirements.txt'} <= seen
+    assert 'atss_ext/csrc/ops.cpp' in seen
+    assert {path.split('/')[0] for path in seen} == {
+        'LICENSE', 'MANIFEST.in', 'README.md', 'atss_ext', 'configs', 'docker', 'model-index.yml',
+        'pyproject.toml', 'setup.py', 'tools',
+    }  # fmt: skip
+
+
+def test_requirements_pin_what_the_package_asks_for():
+    lines = (REPO / 'docker/requirements.txt').read_text().splitlines()
+    pins = [line for line in lines if not line.startswith('#')]
+    assert all(re.fullmatch(r'[\w.-]+==[\w.]+', line) for line in pins)
+    names = {line.split('==')[0].lower() for line in pins}
+    assert {
+        'torch',
+        'torchvision',
+        'mmdet',
+        'mmengine',
+        'mmcv-lite',
+        'transformers',
+        'hotcoco',
+        'ninja',
+    } <= names
+
+
+def test_requirements_satisfy_the_package():
+    """Every pin lies in the range that pyproject.toml gives, extras of the image included."""
+    project = tomllib.loads((REPO / 'pyproject.toml').read_text())['project']
+    extras = project['optional-dependencies']
+    wanted = [*project['dependencies'], *extras['mmdet-core'], *extras['mmdet'], *extras['vlsam']]
+    wanted += extras['evaluation']
+    lines = (REPO / 'docker/requirements.txt').read_text().splitlines()
+    pins = dict(line.lower().split('==') for line in lines if '==' in line)
+    for requirement in map(Requirement, wanted):
+        if requirement.name != 'atss_ext':
+            assert pins[requirement.name.lower()] in requirement.specifier, requirement
+
+
+SCRIPTS = [
+    *(REPO / 'docker').glob('*.sh'),
+    *(REPO / 'tools').glob('dist_*.sh'),
+    *(REPO / 'tools').glob('slurm_*.sh'),
+]
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_read_by_bash(script):
+    done = subprocess.run(['bash', '-n', str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, '')
+    assert os.access(script, os.X_OK)
+
+
+def test_check_says_how_it_is_used():
+    done = subprocess.run(
+        ['bash', str(REPO / 'docker/check.sh'), '--help'], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert 'docker/check.sh [--base IMAGE] [--certificates FILE] [--keep]' in done.stderr
+
+
+@pytest.mark.slow
+def test_the_image_builds_and_its_jobs_run():
+    """About ten minutes; DOCKER_CHECK_OPTIONS are further options of the script, separated by blanks."""
+    assert shutil.which('buildah'), 'apt-get install buildah debootstrap'
+    options = os.environ.get('DOCKER_CHECK_OPTIONS', '').split()
+    done = subprocess.run(
+        ['bash', str(REPO / 'docker/check.sh'), *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert 'resumed epoch: ' in done.stdout
+    assert 'all is well' in done.stdout
