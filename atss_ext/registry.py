@@ -5,7 +5,7 @@ this file by itself, finds the node below its own root, and imports the node's `
 ``custom_imports`` is therefore never needed.
 
 A config that inherits ``atss_ext::...`` gets this scope for what it inherits, where types of mmdet stand
-without a prefix, as in mmdet's own configs: a name without a prefix is looked for among those first.
+without a prefix, as in mmdet's own configs: what we do not have is looked for there.
 
 Whoever reaches the scope is about to load checkpoints: from here on mmengine opens local ones with our
 loader, which executes nothing they hold (:func:`atss_ext.compat.checkpoints.register_loader`).
@@ -20,13 +20,14 @@ checkpoints.register_loader()
 
 
 class ScopeRegistry(Registry):
-    """A registry below mmengine's in which a name without a scope is mmdet's, ours or mmengine's."""
+    """A registry below mmengine's in which a name without a scope is ours, mmdet's or mmengine's."""
 
     def get(self, key: str) -> type | None:
         """The class of a name, as ``Registry.get``."""
-        if '.' not in key and self.parent is not None:
-            # First, as in the tree, where mmdet's scope is the default: we have an ATSSHead as well, and
-            # mmcv, in mmengine's registry, a LoadAnnotations.
+        self.import_from_location()
+        if '.' not in key and key not in self.module_dict and self.parent is not None:
+            # Before the parent, where mmcv has a LoadAnnotations of its own. Ours come first: mmengine takes
+            # the scope off `atss_ext.ATSSHead` before it asks here.
             found = self.parent.get(f'mmdet.{key}')
             if found is not None:
                 return found

@@ -1,11 +1,14 @@
 """Configs of the package, inherited from a folder of the user's, are what they are in the tree."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config
+from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 
 from atss_ext.registry import DATASETS, METRICS, MODELS, TASK_UTILS, TRANSFORMS
@@ -58,15 +61,29 @@ def test_an_heir_is_built_of_the_same_classes(tmp_path, name):
     assert not [kind for kind in expected if kind.startswith('mmcv.')]
 
 
-def test_names_without_a_scope_are_mmdets_then_ours_then_mmengines():
+def test_names_without_a_scope_are_ours_then_mmdets_then_mmengines():
     mmdet_transform = TRANSFORMS.get('LoadAnnotations')
     assert mmdet_transform.__module__ == 'mmdet.datasets.transforms.loading'
-    assert MODELS.get('ATSSHead').__module__ == 'mmdet.models.dense_heads.atss_head'
-    assert MODELS.get('atss_ext.ATSSHead').__module__ == 'atss_ext.models.dense_heads.atss_head'
+    assert MODELS.get('ATSSHead').__module__ == 'atss_ext.models.dense_heads.atss_head'
+    for other in (MMDET_MODELS, ROOT_MODELS, MODELS):
+        assert other.get('atss_ext.ATSSHead').__module__ == 'atss_ext.models.dense_heads.atss_head'
+        assert other.get('mmdet.ATSSHead').__module__ == 'mmdet.models.dense_heads.atss_head'
     assert TASK_UTILS.get('TopKAssigner').__module__ == 'atss_ext.assigners.top_k'
     assert DATASETS.get('ConcatDataset').__module__ == 'mmdet.datasets.dataset_wrappers'
     assert TRANSFORMS.get('LoadImageFromFile').__module__ == 'mmcv.transforms.loading'
     assert MODELS.get('NoSuchThing') is None
+
+
+def test_no_config_names_without_a_scope_what_mmdet_and_we_both_have():
+    """It would be mmdet's in the tree, and ours for an heir."""
+    both = set()
+    for registry in (DATASETS, METRICS, MODELS, TASK_UTILS, TRANSFORMS):
+        registry.import_from_location()
+        both |= {name for name in registry.module_dict if registry.get(f'mmdet.{name}')}
+    assert {'ATSSHead', 'CocoMetric', 'MaxIoUAssigner'} <= both
+    for path in (ROOT / 'configs').rglob('*.py'):
+        named = re.findall(r"""type=['"](\w+)['"]""", path.read_text())
+        assert not both & set(named), path
 
 
 def test_an_heir_trains_without_a_warning_of_scopes(tmp_path):

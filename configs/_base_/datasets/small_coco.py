@@ -14,5 +14,5 @@ val_dataloader = dict(
     dataset=dict(test_mode=True),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='CocoMetric', metric='bbox')
+val_evaluator = dict(type='mmdet.CocoMetric', metric='bbox')
 test_evaluator = val_evaluator
