@@ -1,7 +1,6 @@
 """Adaptive training sample selection (ATSS, arXiv 1912.02424)."""
 
 import inspect
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -20,7 +19,7 @@ from atss_ext.assigners.base import (
     to_mmdet,
 )
 from atss_ext.assigners.bbox_overlaps import is_plain_iou
-from atss_ext.assigners.per_image import image_batch
+from atss_ext.assigners.per_image import read_call
 from atss_ext.assigners.rows import find_ignored, in_one_dtype
 from atss_ext.registry import TASK_UTILS
 
@@ -109,29 +108,24 @@ class ATSSAssigner:
             result = self._assign_by_calculator(priors, gts, k, valid)
         return BatchAssignment(result.assigned, result.ious)
 
-    def assign(
-        self,
-        pred_instances: InstanceData,
-        num_level_priors: Sequence[int],
-        gt_instances: InstanceData,
-        gt_instances_ignore: InstanceData | None = None,
-    ) -> AssignResult:
+    def assign(self, pred_instances: InstanceData, *args: Any, **kwargs: Any) -> AssignResult:
         """mmdet's call for one image: same arguments and result as ``mmdet.ATSSAssigner.assign``.
 
+        Takes the call of any dense head of mmdet, see :func:`atss_ext.assigners.per_image.read_call`.
+
         Args:
-            pred_instances: with ``priors`` [N, 4] or more columns, xyxy first.
-            num_level_priors: L counts that sum to N.
-            gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
-            gt_instances_ignore: with ``bboxes``, or None.
+            pred_instances: with ``priors`` [N, 4] or more columns, xyxy first, or points with their stride.
+            *args: ``num_level_priors`` (L counts that sum to N) where the head counts them, ``gt_instances``
+                with ``bboxes`` [M, 4] and ``labels`` [M], ``gt_instances_ignore`` with ``bboxes`` or None.
+            **kwargs: the same by name.
+
+        Raises:
+            AssignmentError: for another call, or levels that neither head nor priors show.
         """
-        priors, gts = image_batch(
-            pred_instances,
-            gt_instances,
-            gt_instances_ignore,
-            num_level_priors,
-            by_location=self.candidates == 'per_location',
+        call = read_call(
+            self, pred_instances, args, kwargs, by_level=True, by_location=self.candidates == 'per_location'
         )
-        return to_mmdet(self.assign_batch(priors, gts), gt_instances.labels)
+        return to_mmdet(self.assign_batch(call.priors, call.gts), call.gts.labels)
 
     def _assign_by_calculator(
         self, priors: PyramidPriors, gts: PackedGts, k: int, valid: Tensor | None

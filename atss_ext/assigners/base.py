@@ -114,6 +114,32 @@ def check_boxes(boxes: Tensor, offsets: Tensor, kind: str) -> None:
     )
 
 
+def check_labels(gts: PackedGts, num_classes: int) -> None:
+    """Refuses labels that are none of a head's classes, on the CPU by name and elsewhere as ``check_boxes``.
+
+    Args:
+        gts: of the batch.
+        num_classes: C; labels go from 0 to C - 1.
+
+    Raises:
+        AssignmentError: naming image, gt and label, on the CPU.
+    """
+    labels = gts.labels
+    good = (labels >= 0) & (labels < num_classes)
+    if labels.device.type != 'cpu':
+        torch._assert_async(good.all())
+        return
+    if bool(good.all()):
+        return
+    index = int((~good).nonzero()[0, 0])
+    image = int(gts.image_ids[index])
+    raise AssignmentError(
+        f'gt {index - int(gts.offsets[image])} of image {image} of the batch has label {int(labels[index])}, '
+        f'but the head has {num_classes} classes, 0 to {num_classes - 1}: correct num_classes of the head or '
+        'the label'
+    )
+
+
 @dataclass(frozen=True)
 class PyramidPriors:
     """The priors of a feature pyramid, shared by all images of a batch.
@@ -255,13 +281,18 @@ def require_strides(assigner: object, priors: PyramidPriors) -> Sequence[tuple[f
 def to_mmdet(assignment: BatchAssignment, labels: Tensor) -> AssignResult:
     """The one image of ``assignment`` as mmdet's assigners report it.
 
+    ``assign_metrics`` [N], by which TOODHead weighs positives, are the metrics, and the overlaps where the
+    assigner has none: the head's target is then the overlap itself, as other quality losses have it.
+
     Args:
         assignment: of a batch of one.
         labels: [M] int64, of the image's gts.
     """
     assigned, ious = assignment.assigned[0], assignment.ious[0]
-    if not len(labels):
-        return AssignResult(0, assigned, ious, labels=torch.full_like(assigned, -1))
-    overlaps = ious.masked_fill(assigned <= 0, MMDET_NO_OVERLAP)
-    prior_labels = labels[(assigned - 1).clamp(min=0)].masked_fill(assigned <= 0, -1)
-    return AssignResult(len(labels), assigned, overlaps, labels=prior_labels)
+    overlaps, prior_labels = ious, torch.full_like(assigned, -1)
+    if len(labels):
+        overlaps = ious.masked_fill(assigned <= 0, MMDET_NO_OVERLAP)
+        prior_labels = labels[(assigned - 1).clamp(min=0)].masked_fill(assigned <= 0, -1)
+    result = AssignResult(len(labels), assigned, overlaps, labels=prior_labels)
+    result.assign_metrics = ious if assignment.metrics is None else assignment.metrics[0]
+    return result

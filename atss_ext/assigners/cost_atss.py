@@ -1,7 +1,6 @@
 """ATSS by predictions: the dynamic assignment of DDOD (arXiv 2107.02963)."""
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from mmdet.models.task_modules import AssignResult
@@ -11,16 +10,16 @@ from torch import Tensor
 from atss_ext import ops
 from atss_ext.assigners import rows
 from atss_ext.assigners.base import (
-    AssignmentError,
     BatchAssignment,
     PackedGts,
     Predictions,
     PyramidPriors,
+    check_labels,
     check_valid,
     require_predictions,
     to_mmdet,
 )
-from atss_ext.assigners.per_image import image_batch, image_predictions
+from atss_ext.assigners.per_image import read_call
 from atss_ext.assigners.rows import find_ignored, in_one_dtype, overlaps_of_winners
 from atss_ext.ops.reference import aligned_box_iou
 from atss_ext.registry import TASK_UTILS
@@ -32,7 +31,8 @@ class CostATSSAssigner:
 
     ``mmdet.ATSSAssigner`` with ``alpha`` (DDOD, "Disentangle Your Dense Object Detector", arXiv 2107.02963)
     as a class of its own, for a whole batch at once. Candidates are the ``topk`` nearest priors of every
-    level; everything else goes as in :class:`atss_ext.assigners.ATSSAssigner`, ties included.
+    level, but for those whose value is no finite number (a NaN score or box); everything else goes as in
+    :class:`atss_ext.assigners.ATSSAssigner`, ties included.
 
     The value is computed at the candidates alone: memory is that of the result and of a few [T, K].
 
@@ -103,6 +103,10 @@ class CostATSSAssigner:
             anchors, priors.level_sizes, boxes, gts.offsets, k, valid, ignored, priors.grid
         )
         values = self._values(candidates.prior_index, gts, boxes, found)
+        # One value that is no number would make the threshold of its gt one: such priors are no candidates.
+        sound = values.isfinite()
+        values = values.where(sound, 0.0)
+        candidates = candidates._replace(distances=candidates.distances.masked_fill(~sound, torch.inf))
         result = ops.assign_candidates(
             candidates, anchors, boxes, gts.offsets, valid, ignored, aligned_iou=lambda *_: values.view(-1)
         )
@@ -111,35 +115,37 @@ class CostATSSAssigner:
         ious = overlaps_of_winners(found.boxes.to(anchors.dtype), boxes, winner)
         return BatchAssignment(result.assigned, ious, result.ious)
 
-    def assign(
-        self,
-        pred_instances: InstanceData,
-        num_level_priors: Sequence[int],
-        gt_instances: InstanceData,
-        gt_instances_ignore: InstanceData | None = None,
-    ) -> AssignResult:
+    def assign(self, pred_instances: InstanceData, *args: Any, **kwargs: Any) -> AssignResult:
         """mmdet's call for one image: as ``mmdet.ATSSAssigner.assign`` with ``alpha``.
 
+        Takes the call of any dense head of mmdet, see :func:`atss_ext.assigners.per_image.read_call`.
+
         Args:
-            pred_instances: with ``priors`` [N, 4] or more columns, xyxy first, ``scores`` [N, C], logits,
-                and ``bboxes`` [N, 4].
-            num_level_priors: L counts that sum to N.
-            gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
-            gt_instances_ignore: with ``bboxes``, or None.
+            pred_instances: with ``priors`` [N, 4] or more columns, xyxy first, or points with their stride,
+                ``scores`` [N, C], logits, and ``bboxes`` [N, 4].
+            *args: ``num_level_priors`` (L counts that sum to N) where the head counts them, ``gt_instances``
+                with ``bboxes`` [M, 4] and ``labels`` [M], ``gt_instances_ignore`` with ``bboxes`` or None.
+            **kwargs: the same by name.
 
         Returns:
             mmdet's; ``max_overlaps`` holds the values that positives are ranked by, as mmdet's does.
+
+        Raises:
+            AssignmentError: for another call, one without predictions, or levels that neither head nor priors
+                show.
         """
-        priors, gts = image_batch(
+        call = read_call(
+            self,
             pred_instances,
-            gt_instances,
-            gt_instances_ignore,
-            num_level_priors,
+            args,
+            kwargs,
+            by_level=True,
             by_location=self.candidates == 'per_location',
+            expect_logits=True,
         )
-        batch = self.assign_batch(priors, gts, predictions=image_predictions(self, pred_instances))
+        batch = self.assign_batch(call.priors, call.gts, predictions=call.predictions)
         ranked = batch.ious if batch.metrics is None else batch.metrics
-        return to_mmdet(BatchAssignment(batch.assigned, ranked), gt_instances.labels)
+        return to_mmdet(BatchAssignment(batch.assigned, ranked), call.gts.labels)
 
     def _values(self, index: Tensor, gts: PackedGts, boxes: Tensor, found: Predictions) -> Tensor:
         """[T, K]: what candidates are worth to their gt, in the dtype of ``boxes``."""
@@ -165,11 +171,7 @@ def at_candidates(index: Tensor, gts: PackedGts, found: Predictions) -> tuple[Te
     Raises:
         AssignmentError: for a label without a score, on the CPU.
     """
-    classes = found.scores.size(2)
-    if rows.reads_are_free(index.device) and len(gts.labels) and int(gts.labels.max()) >= classes:
-        raise AssignmentError(
-            f'a gt has label {int(gts.labels.max())}, but scores are those of {classes} classes: '
-            'correct num_classes of the head or the label'
-        )
+    if rows.reads_are_free(index.device):
+        check_labels(gts, found.scores.size(2))
     images = gts.image_ids[:, None]
     return found.scores[images, index, gts.labels[:, None]], found.boxes[images, index]

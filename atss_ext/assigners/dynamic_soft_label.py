@@ -19,7 +19,7 @@ from atss_ext.assigners.base import (
     require_predictions,
 )
 from atss_ext.assigners.dynamic_k import plain_iou, points_of, require_positive, to_mmdet_by_cost
-from atss_ext.assigners.per_image import image_predictions
+from atss_ext.assigners.per_image import as_logits, call_points, read_call
 from atss_ext.registry import TASK_UTILS
 
 # Keeps the centre of an empty mask finite (mmdet).
@@ -93,30 +93,32 @@ class DynamicSoftLabelAssigner:
             )
         return self._assign(points_of(self, priors), gts, valid, found)
 
-    def assign(
-        self,
-        pred_instances: InstanceData,
-        gt_instances: InstanceData,
-        gt_instances_ignore: InstanceData | None = None,
-        **kwargs: Any,
-    ) -> AssignResult:
+    def assign(self, pred_instances: InstanceData, *args: Any, **kwargs: Any) -> AssignResult:
         """mmdet's call for one image: same arguments and result as ``mmdet.DynamicSoftLabelAssigner.assign``.
 
+        Takes the call of any dense head of mmdet, see :func:`atss_ext.assigners.per_image.read_call`.
+
         Args:
-            pred_instances: with ``priors`` [N, 4] (centre x, centre y, stride x, stride y), ``scores`` [N, C]
-                (logits) and ``bboxes`` [N, 4] xyxy.
-            gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M]; with ``masks`` [M, H, W] (a tensor)
-                distances go to their centre of mass.
-            gt_instances_ignore: not used.
-            kwargs: not used.
+            pred_instances: with ``priors`` [N, 4] (centre x, centre y, stride x, stride y) or anchors xyxy,
+                whose strides their grid shows, ``scores`` [N, C] (logits) and ``bboxes`` [N, 4] xyxy.
+            *args: ``num_level_priors`` where the head counts them, ``gt_instances`` with ``bboxes`` [M, 4]
+                and ``labels`` [M], ``gt_instances_ignore`` (without effect); with ``masks`` [M, H, W] (a
+                tensor) distances go to their centre of mass.
+            **kwargs: the same by name.
+
+        Raises:
+            AssignmentError: for another call, one without predictions, or anchors that do not show their
+                strides.
         """
-        found = image_predictions(self, pred_instances)
-        gts = PackedGts.from_instances([gt_instances])
+        call = read_call(
+            self, pred_instances, args, kwargs, by_level=True, expect_points=True, expect_logits=True
+        )
+        found, gts = as_logits(require_predictions(self, call.predictions)), call.gt_instances
         centers = None
-        if len(gts.boxes) and 'masks' in gt_instances:
-            centers = _centers_of_mass(gt_instances.masks)
-        assignment = self._assign(pred_instances.priors, gts, None, found, centers)
-        return to_mmdet_by_cost(assignment, gt_instances.labels, MMDET_NO_OVERLAP)
+        if len(call.gts.boxes) and 'masks' in gts:
+            centers = _centers_of_mass(gts.masks)
+        assignment = self._assign(call_points(self, call), call.gts, None, found, centers)
+        return to_mmdet_by_cost(assignment, call.gts.labels, MMDET_NO_OVERLAP)
 
     def _assign(
         self,

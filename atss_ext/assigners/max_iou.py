@@ -9,9 +9,16 @@ from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from atss_ext.assigners.base import BatchAssignment, PackedGts, Predictions, PyramidPriors, check_valid
+from atss_ext.assigners.base import (
+    AssignmentError,
+    BatchAssignment,
+    PackedGts,
+    Predictions,
+    PyramidPriors,
+    check_valid,
+)
 from atss_ext.assigners.bbox_overlaps import pairwise_iou
-from atss_ext.assigners.per_image import image_batch
+from atss_ext.assigners.per_image import ImageCall, read_call
 from atss_ext.assigners.rows import (
     Rows,
     find_ignored,
@@ -138,28 +145,30 @@ class MaxIoUAssigner:
         assigned, ious, _ = self._assign(priors.boxes, gts, valid)
         return BatchAssignment(assigned, ious)
 
-    def assign(
-        self,
-        pred_instances: InstanceData,
-        gt_instances: InstanceData,
-        gt_instances_ignore: InstanceData | None = None,
-        **kwargs: Any,
-    ) -> AssignResult:
+    def assign(self, pred_instances: InstanceData, *args: Any, **kwargs: Any) -> AssignResult:
         """mmdet's call for one image: same arguments and result as ``mmdet.MaxIoUAssigner.assign``.
 
+        Takes the call of any dense head of mmdet, see :func:`atss_ext.assigners.per_image.read_call`.
+
         Args:
-            pred_instances: with ``priors`` [N, 4] xyxy.
-            gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
-            gt_instances_ignore: with ``bboxes``, or None.
-            kwargs: without effect, as mmdet's.
+            pred_instances: with ``priors`` [N, 4] xyxy, or points with their stride.
+            *args: ``num_level_priors`` where the head counts them (without effect), ``gt_instances`` with
+                ``bboxes`` [M, 4] and ``labels`` [M], ``gt_instances_ignore`` with ``bboxes`` or None.
+            **kwargs: the same by name.
+
+        Raises:
+            AssignmentError: for another call, or a positive without a centerness in a head that takes it.
         """
-        priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore)
-        assigned, _, best = (rows[0] for rows in self._assign(priors.boxes, gts, None))
-        labels = torch.full_like(assigned, -1)
-        if len(gts.labels):
-            own = gts.labels[(assigned - 1).clamp(min=0)]
-            labels = torch.where(assigned > 0, own, labels)
-        return AssignResult(len(gts.labels), assigned, best, labels=labels)
+        call = read_call(self, pred_instances, args, kwargs)
+        assigned, ious, best = (rows[0] for rows in self._assign(call.priors.boxes, call.gts, None))
+        if call.wants_centerness and not self.center_inside:
+            _check_centers(call, assigned)
+        labels, own = torch.full_like(assigned, -1), call.gts.labels
+        if len(own):
+            labels = torch.where(assigned > 0, own[(assigned - 1).clamp(min=0)], labels)
+        result = AssignResult(len(own), assigned, best, labels=labels)
+        result.assign_metrics = ious
+        return result
 
     def _assign(self, priors: Tensor, gts: PackedGts, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """[B, N] each: assigned, overlap of positives with their gt, highest overlap with any gt."""
@@ -246,6 +255,24 @@ def _find_best(match: _Match, rows: Rows, overlaps: Tensor, numbers: Tensor) -> 
     first = torch.full_like(winner, torch.inf)
     first.scatter_reduce_(0, rows.own[:, None].expand_as(has_it), has_it, 'amin')
     winner.copy_(torch.where(best > before, first, winner))
+
+
+def _check_centers(call: ImageCall, assigned: Tensor) -> None:
+    """Refuses positives whose centerness (ATSS section 4: a root of distances to the sides) is no number.
+
+    Raises:
+        AssignmentError: where the centre of a positive lies outside of its gt.
+    """
+    positive = assigned > 0
+    own = call.gts.boxes[assigned[positive] - 1]
+    centers = box_centers(call.priors.boxes[positive])
+    outside = ((centers < own[:, :2]) | (centers > own[:, 2:])).any(1)
+    if bool(outside.any()):
+        raise AssignmentError(
+            f'MaxIoUAssigner gives {int(outside.sum())} of {len(own)} positives a gt that their centre lies '
+            'outside of, and there is no centerness there for mmdet.ATSSHead or the first epochs of TOODHead '
+            'to learn: set center_inside=True, or take atss_ext.ATSSHead'
+        )
 
 
 def _negative_range(neg_iou_thr: float | Sequence[float]) -> tuple[float, float]:

@@ -1,7 +1,6 @@
 """Optimal transport assignment (OTA, arXiv 2103.14259)."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmdet.models.task_modules import AssignResult
@@ -20,7 +19,7 @@ from atss_ext.assigners.base import (
     to_mmdet,
 )
 from atss_ext.assigners.cost_atss import at_candidates
-from atss_ext.assigners.per_image import image_batch, image_predictions
+from atss_ext.assigners.per_image import read_call
 from atss_ext.assigners.rows import in_one_dtype, overlaps_of_winners
 from atss_ext.assigners.sinkhorn import Plan, Problem, solve
 from atss_ext.ops.reference import Candidates, aligned_box_iou, box_centers
@@ -38,7 +37,7 @@ class _Candidates(NamedTuple):
 
     Attributes:
         priors: int64.
-        usable: bool.
+        usable: bool; False also for a score or box that is no finite number.
         inside: bool, centre in the gt.
         ious: float64, of the predicted box.
         logits: float64, of the gt's class.
@@ -155,27 +154,28 @@ class OTAAssigner:
         ious = overlaps_of_winners(found.boxes.to(anchors.dtype), boxes, winner)
         return BatchAssignment(to_assigned(winner, gts.offsets, num_gts, valid, None), ious, share)
 
-    def assign(
-        self,
-        pred_instances: InstanceData,
-        num_level_priors: Sequence[int],
-        gt_instances: InstanceData,
-        gt_instances_ignore: InstanceData | None = None,
-    ) -> AssignResult:
-        """The same for one image, called as ``mmdet.ATSSAssigner.assign`` with ``alpha``.
+    def assign(self, pred_instances: InstanceData, *args: Any, **kwargs: Any) -> AssignResult:
+        """The same for one image.
+
+        Takes the call of any dense head of mmdet, see :func:`atss_ext.assigners.per_image.read_call`.
 
         Args:
-            pred_instances: with ``priors`` [N, 4] or more columns, xyxy first, ``scores`` [N, C], logits,
-                and ``bboxes`` [N, 4].
-            num_level_priors: L counts that sum to N.
-            gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
-            gt_instances_ignore: without effect.
+            pred_instances: with ``priors`` [N, 4] or more columns, xyxy first, or points with their stride,
+                ``scores`` [N, C], logits, and ``bboxes`` [N, 4].
+            *args: ``num_level_priors`` (L counts that sum to N) where the head counts them, ``gt_instances``
+                with ``bboxes`` [M, 4] and ``labels`` [M], ``gt_instances_ignore`` (without effect).
+            **kwargs: the same by name.
+
+        Raises:
+            AssignmentError: for another call, one without predictions, or levels that neither head nor priors
+                show.
         """
-        priors, gts = image_batch(
-            pred_instances, gt_instances, gt_instances_ignore, num_level_priors, by_location=True
+        call = read_call(
+            self, pred_instances, args, kwargs, by_level=True, by_location=True, expect_logits=True
         )
-        found = image_predictions(self, pred_instances)
-        return to_mmdet(self.assign_batch(priors, gts, predictions=found), gt_instances.labels)
+        return to_mmdet(
+            self.assign_batch(call.priors, call.gts, predictions=call.predictions), call.gts.labels
+        )
 
     def _problem(
         self,
@@ -239,7 +239,15 @@ def _describe(
     logits = scores.double() if found.are_logits else scores.double().logit(IOU_EPS)
     ious = aligned_box_iou(predicted.double(), boxes[:, None].double())
     inside = centers_inside(box_centers(priors)[nearest.prior_index], boxes[:, None])
-    return _Candidates(nearest.prior_index, nearest.valid, inside, ious, logits)
+    # One cost that is no number would spread over the plan of its whole image.
+    sound = logits.isfinite() & predicted.isfinite().all(-1)
+    return _Candidates(
+        nearest.prior_index,
+        nearest.valid & sound,
+        inside,
+        ious.where(sound, 0.0),
+        logits.where(sound, 0.0),
+    )
 
 
 def _decide(plan: Plan, problem: Problem) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from atss_ext.assigners.base import (
     require_predictions,
 )
 from atss_ext.assigners.dynamic_k import plain_iou, points_of, require_positive, to_mmdet_by_cost
-from atss_ext.assigners.per_image import image_predictions
+from atss_ext.assigners.per_image import call_points, read_call
 from atss_ext.registry import TASK_UTILS
 
 # What mmdet's class reports as the overlap of a prior that no gt claims.
@@ -95,26 +95,26 @@ class SimOTAAssigner:
         found = require_predictions(self, predictions)
         return self._assign(points_of(self, priors), gts, valid, found)
 
-    def assign(
-        self,
-        pred_instances: InstanceData,
-        gt_instances: InstanceData,
-        gt_instances_ignore: InstanceData | None = None,
-        **kwargs: Any,
-    ) -> AssignResult:
+    def assign(self, pred_instances: InstanceData, *args: Any, **kwargs: Any) -> AssignResult:
         """mmdet's call for one image: same arguments and result as ``mmdet.SimOTAAssigner.assign``.
 
+        Takes the call of any dense head of mmdet, see :func:`atss_ext.assigners.per_image.read_call`.
+
         Args:
-            pred_instances: with ``priors`` [N, 4] (centre x, centre y, stride x, stride y), ``scores`` [N, C]
-                (probabilities) and ``bboxes`` [N, 4] xyxy.
-            gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
-            gt_instances_ignore: not used.
-            kwargs: not used.
+            pred_instances: with ``priors`` [N, 4] (centre x, centre y, stride x, stride y) or anchors xyxy,
+                whose strides their grid shows, ``scores`` [N, C] (probabilities) and ``bboxes`` [N, 4] xyxy.
+            *args: ``num_level_priors`` where the head counts them, ``gt_instances`` with ``bboxes`` [M, 4]
+                and ``labels`` [M], ``gt_instances_ignore`` (without effect).
+            **kwargs: the same by name.
+
+        Raises:
+            AssignmentError: for another call, one without predictions, or anchors that do not show their
+                strides.
         """
-        found = image_predictions(self, pred_instances, are_logits=False)
-        gts = PackedGts.from_instances([gt_instances])
-        assignment = self._assign(pred_instances.priors, gts, None, found)
-        return to_mmdet_by_cost(assignment, gt_instances.labels, _NO_OVERLAP)
+        call = read_call(self, pred_instances, args, kwargs, by_level=True, expect_points=True)
+        found = require_predictions(self, call.predictions)
+        assignment = self._assign(call_points(self, call), call.gts, None, found)
+        return to_mmdet_by_cost(assignment, call.gts.labels, _NO_OVERLAP)
 
     def _assign(
         self, points: Tensor, gts: PackedGts, valid: Tensor | None, predictions: Predictions

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from mmdet.models.task_modules import AssignResult
@@ -19,7 +20,7 @@ from atss_ext.assigners.base import (
     require_strides,
     to_mmdet,
 )
-from atss_ext.assigners.per_image import image_batch
+from atss_ext.assigners.per_image import read_call
 from atss_ext.assigners.rows import in_one_dtype, overlaps_of_winners
 from atss_ext.ops.reference import box_centers
 from atss_ext.ops.reference.assignment import CENTER_MARGIN, to_assigned
@@ -126,23 +127,23 @@ class SpatialScaleAssigner:
         assigned = to_assigned(winner, gts.offsets, num_gts, valid, None)
         return BatchAssignment(assigned, overlaps_of_winners(anchors, boxes, winner))
 
-    def assign(
-        self,
-        pred_instances: InstanceData,
-        num_level_priors: Sequence[int],
-        gt_instances: InstanceData,
-        gt_instances_ignore: InstanceData | None = None,
-    ) -> AssignResult:
-        """The same for one image, called as ``mmdet.ATSSAssigner.assign``.
+    def assign(self, pred_instances: InstanceData, *args: Any, **kwargs: Any) -> AssignResult:
+        """The same for one image.
+
+        Takes the call of any dense head of mmdet, see :func:`atss_ext.assigners.per_image.read_call`.
 
         Args:
-            pred_instances: with ``priors`` [N, 4] or more columns, xyxy first.
-            num_level_priors: L counts that sum to N.
-            gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
-            gt_instances_ignore: without effect.
+            pred_instances: with ``priors`` [N, 4] or more columns, xyxy first, or points with their stride.
+            *args: ``num_level_priors`` (L counts that sum to N) where the head counts them, ``gt_instances``
+                with ``bboxes`` [M, 4] and ``labels`` [M], ``gt_instances_ignore`` (without effect).
+            **kwargs: the same by name.
+
+        Raises:
+            AssignmentError: for another call, levels that neither head nor priors show or that are not as
+                many as the ranges, or missing strides.
         """
-        priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore, num_level_priors)
-        return to_mmdet(self.assign_batch(priors, gts), gt_instances.labels)
+        call = read_call(self, pred_instances, args, kwargs, by_level=True)
+        return to_mmdet(self.assign_batch(call.priors, call.gts), call.gts.labels)
 
     def _growth(self, boxes: Tensor) -> Tensor:
         """[4], what the far corner gains where legacy boxes count their last pixel."""

@@ -17,7 +17,7 @@ from atss_ext.assigners.base import (
     to_mmdet,
 )
 from atss_ext.assigners.dynamic_k import plain_iou, require_positive
-from atss_ext.assigners.per_image import image_batch, image_predictions
+from atss_ext.assigners.per_image import read_call
 from atss_ext.registry import TASK_UTILS
 
 
@@ -33,7 +33,7 @@ class TaskAlignedAssigner:
     Args:
         topk: priors a gt takes at most; the paper uses 13.
         iou_calculator: of mmdet's config; plain IoU, the default, is all it may be.
-        alpha: exponent of the score in ``assign_batch``; mmdet's head passes its own to ``assign``.
+        alpha: exponent of the score; TOOD's head passes its own to ``assign``.
         beta: exponent of the IoU, likewise.
 
     Raises:
@@ -79,33 +79,31 @@ class TaskAlignedAssigner:
         found = require_predictions(self, predictions)
         return self._assign(priors.boxes, gts, valid, found, self.alpha, self.beta)
 
-    def assign(
-        self,
-        pred_instances: InstanceData,
-        gt_instances: InstanceData,
-        gt_instances_ignore: InstanceData | None = None,
-        alpha: float = 1,
-        beta: float = 6,
-    ) -> AssignResult:
+    def assign(self, pred_instances: InstanceData, *args: Any, **kwargs: Any) -> AssignResult:
         """mmdet's call for one image: same arguments and result as ``mmdet.TaskAlignedAssigner.assign``.
 
+        Takes the call of any dense head of mmdet, see :func:`atss_ext.assigners.per_image.read_call`.
+
         Args:
-            pred_instances: with ``priors`` [N, 4] or more columns (xyxy first), ``scores`` [N, C]
-                (probabilities) and ``bboxes`` [N, 4].
-            gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
-            gt_instances_ignore: not used.
-            alpha: exponent of the score.
-            beta: exponent of the IoU.
+            pred_instances: with ``priors`` [N, 4] or more columns (xyxy first), or points with their stride,
+                ``scores`` [N, C] (probabilities) and ``bboxes`` [N, 4].
+            *args: ``num_level_priors`` where the head counts them (without effect), ``gt_instances`` with
+                ``bboxes`` [M, 4] and ``labels`` [M], ``gt_instances_ignore`` (without effect), and the
+                exponents ``alpha`` of the score and ``beta`` of the IoU where the head has them.
+            **kwargs: the same by name.
 
         Returns:
             mmdet's result, with ``assign_metrics`` [N].
+
+        Raises:
+            AssignmentError: for another call, or one without predictions.
         """
-        priors, gts = image_batch(pred_instances, gt_instances)
-        found = image_predictions(self, pred_instances, are_logits=False)
-        assignment = self._assign(priors.boxes, gts, None, found, alpha, beta)
-        result = to_mmdet(assignment, gt_instances.labels)
-        result.assign_metrics = None if assignment.metrics is None else assignment.metrics[0]
-        return result
+        call = read_call(self, pred_instances, args, kwargs)
+        alpha = self.alpha if call.alpha is None else call.alpha
+        beta = self.beta if call.beta is None else call.beta
+        found = require_predictions(self, call.predictions)
+        assignment = self._assign(call.priors.boxes, call.gts, None, found, alpha, beta)
+        return to_mmdet(assignment, call.gts.labels)
 
     def _assign(
         self,

@@ -1,6 +1,5 @@
 """The k best priors of every gt (``TOPK`` of the official ATSS code)."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from atss_ext.assigners.base import (
     to_mmdet,
 )
 from atss_ext.assigners.bbox_overlaps import pairwise_iou
-from atss_ext.assigners.per_image import image_batch
+from atss_ext.assigners.per_image import read_call
 from atss_ext.assigners.rows import find_ignored, in_one_dtype, of_images, split_rows, usable_priors
 from atss_ext.ops.reference import box_centers
 from atss_ext.ops.reference.assignment import centers_inside, resolve_conflicts, to_assigned
@@ -91,23 +90,22 @@ class TopKAssigner:
             winner, ious = resolve_conflicts(index, overlaps, positive, gts.image_ids, *shape)
         return BatchAssignment(to_assigned(winner, gts.offsets, num_gts, valid, ignored), ious)
 
-    def assign(
-        self,
-        pred_instances: InstanceData,
-        num_level_priors: Sequence[int],
-        gt_instances: InstanceData,
-        gt_instances_ignore: InstanceData | None = None,
-    ) -> AssignResult:
-        """The same for one image, called as ``mmdet.ATSSAssigner.assign``.
+    def assign(self, pred_instances: InstanceData, *args: Any, **kwargs: Any) -> AssignResult:
+        """The same for one image.
+
+        Takes the call of any dense head of mmdet, see :func:`atss_ext.assigners.per_image.read_call`.
 
         Args:
-            pred_instances: with ``priors`` [N, 4] or more columns, xyxy first.
-            num_level_priors: L counts that sum to N.
-            gt_instances: with ``bboxes`` [M, 4] and ``labels`` [M].
-            gt_instances_ignore: with ``bboxes``, or None.
+            pred_instances: with ``priors`` [N, 4] or more columns, xyxy first, or points with their stride.
+            *args: ``num_level_priors`` where the head counts them (without effect), ``gt_instances`` with
+                ``bboxes`` [M, 4] and ``labels`` [M], ``gt_instances_ignore`` with ``bboxes`` or None.
+            **kwargs: the same by name.
+
+        Raises:
+            AssignmentError: for another call.
         """
-        priors, gts = image_batch(pred_instances, gt_instances, gt_instances_ignore, num_level_priors)
-        return to_mmdet(self.assign_batch(priors, gts), gt_instances.labels)
+        call = read_call(self, pred_instances, args, kwargs)
+        return to_mmdet(self.assign_batch(call.priors, call.gts), call.gts.labels)
 
     def _choose(
         self, priors: Tensor, boxes: Tensor, gts: PackedGts, usable: Tensor | None, farthest: Tensor

@@ -1,4 +1,4 @@
-"""The annotation files and images of a config, checked before a run begins."""
+"""The annotation files, images and assigner of a config, checked before a run begins."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,8 @@ from typing import Any
 
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
-from mmdet.registry import DATASETS
+from mmdet.models.dense_heads import AnchorHead, FCOSHead
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -38,6 +39,8 @@ class _LentCOCO(COCO):
 def check_data(cfg: Config, *dataloaders: str) -> None:
     """Check every dataset of COCO, LVIS and CODA of some dataloaders; other kinds are passed over.
 
+    Where there is one to train on, an assigner that its head never calls is noted too.
+
     Args:
         cfg: the config.
         *dataloaders: top-level keys, ``train_dataloader`` and the like; absent ones are passed over.
@@ -48,6 +51,8 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     model = cfg.get('model')
     head = model.get('bbox_head') if isinstance(model, Mapping) else None
+    if isinstance(head, Mapping) and 'train_dataloader' in dataloaders:
+        _note_assigner(head, (model.get('train_cfg') or {}).get('assigner'))
     for key in dataloaders:
         loader = cfg.get(key)
         if not isinstance(loader, Mapping) or not isinstance(loader.get('dataset'), Mapping):
@@ -58,6 +63,26 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
             _check_evaluator(f'{prefix}_evaluator', cfg.get(f'{prefix}_evaluator'), files)
     if _LentCOCO.lent:
         CocoDataset.COCOAPI = LvisDataset.READER = _LentCOCO
+
+
+def _note_assigner(head: Mapping[str, Any], assigner: Any) -> None:
+    """Say so where mmdet's FCOSHead, which builds an assigner, is given one that it never calls.
+
+    Args:
+        head: config of the head of a one-stage model.
+        assigner: config, of its ``train_cfg``.
+    """
+    kind = head.get('type')
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not isinstance(assigner, Mapping) or not isinstance(kind, type):
+        return
+    name = str(assigner.get('type'))
+    # Heads that are both (VFNetHead) are anchor heads by default, which do assign.
+    if issubclass(kind, FCOSHead) and not issubclass(kind, AnchorHead):
+        note(
+            f'{kind.__name__} assigns by a rule of its own and never calls model.train_cfg.assigner '
+            f"({name}): remove that key, or take atss_ext.ATSSHead with regression='point'"
+        )
 
 
 def _check_loader(key: str, dataset_cfg: Mapping[str, Any], head: Any) -> list[str]:

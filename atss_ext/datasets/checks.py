@@ -14,6 +14,7 @@ import gc
 import json
 import os
 import reprlib
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+LARGE_FILE = 10**8
+"""Bytes from which reading a file takes seconds and is said."""
 MAX_LISTED = 10
 """How many names or ids one sentence lists at most."""
 
@@ -82,6 +85,7 @@ def parse_json(path: str | os.PathLike[str], name: str) -> Any:
     gc.disable()
     try:
         with open(path, 'rb') as stream:  # JSON says itself in which of these it is
+            _say_large(os.fstat(stream.fileno()).st_size, name)
             return json.load(stream)
     except UnicodeDecodeError as error:
         raise DataError(f'{name} is no text in UTF-8 ({error}); save it as UTF-8') from None
@@ -94,6 +98,12 @@ def parse_json(path: str | os.PathLike[str], name: str) -> Any:
     finally:
         if collecting:
             gc.enable()
+
+
+def _say_large(size: int, name: str) -> None:
+    """Tell whoever waits for a file of many seconds, once for all ranks."""
+    if size >= LARGE_FILE and os.environ.get('RANK', '0') == '0':
+        print(f'reading {name}, {size / 1e6:,.0f} MB ...', file=sys.stderr, flush=True)
 
 
 def flag_fault(flag: Any, key: str) -> str | None:

@@ -102,13 +102,29 @@ def test_probabilities_serve_as_well():
     assert (results[0].metrics[0][positive] != results[0].ious[0][positive]).all()
 
 
+@pytest.mark.parametrize('damaged', ['scores', 'bboxes'])
+def test_a_candidate_that_is_no_number_does_not_count(damaged):
+    """Threshold: mean plus deviation of the others, here 0.4 + 0.34641 of IoUs 0.8, 0.2 and 0.2."""
+    priors = torch.tensor([[0.0, 0, 10, 10], [1.0, 0, 11, 10], [2.0, 0, 12, 10], [3.0, 0, 13, 10]])
+    predicted = torch.tensor([[0.0, 0, 10, 8], [0.0, 0, 10, 2], [0.0, 0, 10, 10], [0.0, 0, 10, 2]])
+    given = InstanceData(priors=priors, scores=torch.zeros(4, 2), bboxes=predicted)
+    gts = InstanceData(bboxes=torch.tensor([[0.0, 0, 10, 10]]), labels=torch.tensor([1]))
+    assigner = CostATSSAssigner(alpha=0.999)
+    whole = assigner.assign(given, [4], gts)
+    assert whole.gt_inds.tolist() == [0, 0, 1, 0]  # 0.55 + 0.4123
+    given[damaged][2] = float('nan')
+    result = assigner.assign(given, [4], gts)
+    assert result.gt_inds.tolist() == [1, 0, 0, 0]
+    assert result.max_overlaps[0].item() == pytest.approx(0.8, abs=1e-3)
+
+
 def test_what_it_lacks_is_said():
     scene = random_scene(1, 'mixed', 3, 96, 128)
     with pytest.raises(AssignmentError, match='CostATSSAssigner ranks priors by predicted scores and boxes'):
         CostATSSAssigner().assign(scene.predictions, scene.sizes, scene.gts)
     found = predicted(scene, 1)
     found.scores = found.scores[:, : int(scene.labels.max())]
-    with pytest.raises(AssignmentError, match=f'a gt has label {int(scene.labels.max())}, but scores are'):
+    with pytest.raises(AssignmentError, match=f'has label {int(scene.labels.max())}, but the head has'):
         CostATSSAssigner().assign(found, scene.sizes, scene.gts)
 
 

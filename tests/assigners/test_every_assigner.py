@@ -373,6 +373,46 @@ def test_what_it_needs_and_lacks_is_one_sentence(name):
         run(assigner, scenes, None)
 
 
+@pytest.mark.parametrize('label', [80, -1])
+@every_assigner
+def test_our_head_names_a_label_that_is_no_class(name, label):
+    head = MODELS.build(
+        head_config('atss_ext.ATSSHead', {'type': f'atss_ext.{name}', **ASSIGNERS[name]}, in_channels=1)
+    )
+    scene = random_scene(2, 'mixed', 5, 96, 128)
+    scene.labels[3] = label
+    empty = InstanceData(bboxes=scene.boxes[:0], labels=scene.labels[:0])
+    outputs = head([torch.zeros(2, 1, 96 // s, 128 // s) for s in (8, 16, 32)] + [torch.zeros(2, 1, 2, 2)])
+    metas = [{'img_shape': (96, 128), 'pad_shape': (96, 128)}] * 2
+    with pytest.raises(AssignmentError) as caught:
+        head.loss_by_feat(*outputs, [empty, scene.gts], metas)
+    assert str(caught.value) == (
+        f'gt 3 of image 1 of the batch has label {label}, but the head has 80 classes, 0 to 79: correct '
+        'num_classes of the head or the label'
+    )
+
+
+DAMAGES = {'NaN score': float('nan'), 'infinite score': float('inf'), 'NaN box': float('nan'),
+           'infinite box': float('inf')}  # fmt: skip
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+@pytest.mark.parametrize('name', [name for name in ASSIGNERS if getattr(build(name), 'needs_predictions', 0)])
+def test_one_prediction_that_is_no_number_costs_its_neighbours_nothing(name, damage):
+    """It may lose its prior, whose gt then chooses otherwise; all others but its rivals keep theirs."""
+    scenes, found = images()
+    before = run(build(name), scenes, found)
+    prior = int((before.assigned[2] > 0).nonzero()[0])
+    scores, boxes = found.scores.clone(), found.boxes.clone()
+    (scores if 'score' in damage else boxes)[2, prior] = DAMAGES[damage]
+    after = run(build(name), scenes, Predictions(scores, boxes))
+    assert_sound(after, scenes)
+    assert torch.equal(after.assigned[[0, 1, 3]], before.assigned[[0, 1, 3]])
+    others = [gt for gt in before.assigned[2].unique() if gt > 0 and gt != before.assigned[2, prior]]
+    kept = [gt for gt in others if torch.equal(before.assigned[2] == gt, after.assigned[2] == gt)]
+    assert len(kept) >= len(others) - 2 >= 3
+
+
 @every_assigner
 def test_a_mask_that_does_not_fit_is_named(name):
     scenes, found = images()

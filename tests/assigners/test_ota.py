@@ -181,6 +181,33 @@ def test_a_good_prediction_decides():
     torch.testing.assert_close(batch.metrics, torch.tensor([[0.0, 1.0, 0.0]]))
 
 
+@pytest.mark.parametrize('damaged', ['scores', 'bboxes'])
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+def test_a_candidate_that_is_no_number_does_not_count(damaged, value):
+    """The others are assigned as if it were in the padding."""
+    scene = random_scene(0, 'mixed', 6, 64, 96, levels=3)
+    generator = torch.Generator().manual_seed(0)
+    found = {
+        'scores': torch.randn(1, len(scene.priors), 80, generator=generator),
+        'bboxes': scene.priors[None] + torch.randn(1, len(scene.priors), 4, generator=generator) * 4,
+    }
+    priors, gts = PyramidPriors(scene.priors, scene.sizes), PackedGts.from_instances([scene.gts])
+    # Of all priors, so that no other one moves up among the nearest.
+    assigner = OTAAssigner(center_area=len(scene.priors))
+    before = assigner.assign_batch(priors, gts, predictions=Predictions(found['scores'], found['bboxes']))
+    prior = int((before.assigned[0] > 0).nonzero()[2])
+    found[damaged][0, prior] = value
+    result = assigner.assign_batch(priors, gts, predictions=Predictions(found['scores'], found['bboxes']))
+    valid = torch.ones(1, len(scene.priors), dtype=torch.bool)
+    valid[0, prior] = False
+    expected = assigner.assign_batch(
+        priors, gts, valid, Predictions(found['scores'].nan_to_num(), found['bboxes'].nan_to_num())
+    )
+    assert result.assigned[0, prior] == 0
+    assert (result.assigned > 0).sum() > 5
+    assert torch.equal(result.assigned[valid], expected.assigned[valid])
+
+
 def test_what_it_lacks_is_said():
     scene = random_scene(1, 'mixed', 3, 96, 128)
     with pytest.raises(AssignmentError, match='OTAAssigner ranks priors by predicted scores and boxes'):

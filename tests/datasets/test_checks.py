@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from atss_ext.datasets import checks
 from atss_ext.datasets.checks import CocoSummary, DataError, check_coco, check_images, nearest, read_coco
 
 FILE = 'train.json'
@@ -195,6 +196,19 @@ def test_reading(tmp_path, coco):
         read_coco(path)
     path.write_text(json.dumps(coco))
     assert read_coco(path) == coco
+
+
+def test_reading_a_large_file_is_said(tmp_path, coco, monkeypatch, capsys):
+    path = tmp_path / FILE
+    path.write_text(json.dumps(coco))
+    size = path.stat().st_size
+    for limit, said in ((size + 1, ''), (size, f'reading annotation file {path}, 0 MB ...\n')):
+        monkeypatch.setattr(checks, 'LARGE_FILE', limit)
+        read_coco(path)
+        assert capsys.readouterr().err == said
+    monkeypatch.setenv('RANK', '1')
+    read_coco(path)
+    assert capsys.readouterr().err == ''
 
 
 def test_images(tmp_path):

@@ -188,6 +188,7 @@ def test_whatever_the_background_predicts_has_no_gradient(loss, regression, bias
 def test_losses_read_nothing_back(overrides, monkeypatch):
     # Read on a CPU alone: gts, to name a bad one, and labels in mmdet's focal loss (one_hot).
     monkeypatch.setattr('atss_ext.assigners.base.check_boxes', lambda *_: None)
+    monkeypatch.setattr(atss_head, 'check_labels', lambda *_: None)
     head = build(**overrides, **{'train_cfg.assigner': {'type': 'atss_ext.ATSSAssigner', 'topk': 9}})
     outputs, images = head(features(4)), gts((10, 3, 25, 0))
     head.loss_by_feat(*outputs, images, metas(4))  # priors are made once
@@ -224,6 +225,10 @@ def test_losses_read_nothing_back(overrides, monkeypatch):
             'set reg_decoded_bbox=False, or take an IoU loss such as GIoULoss',
         ),
         ({'test_cfg.inference': 'best'}, "test_cfg.inference must be 'mmdet' or 'official', got 'best'"),
+        ({'centerness': 'no'}, "centerness must be True or False, got 'no'"),
+        ({'scale_per_level': 0}, 'scale_per_level must be True or False, got 0'),
+        ({'dcn_on_last_conv': 'false'}, "dcn_on_last_conv must be True or False, got 'false'"),
+        ({'reg_decoded_bbox': None}, 'reg_decoded_bbox must be True or False, got None'),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused(overrides, sentence):

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from atss_ext import ops
 from atss_ext.assigners import PackedGts, Predictions, PyramidPriors, assign_batch, needs_predictions
+from atss_ext.assigners.base import check_labels
 from atss_ext.models.dense_heads.atss_layers import ATSSLayers
 from atss_ext.models.dense_heads.box_loss import masked_box_loss
 from atss_ext.models.dense_heads.official_ranking import rank_officially
-from atss_ext.models.dense_heads.options import check_inference, check_regression
+from atss_ext.models.dense_heads.options import check_inference, check_regression, check_switches
 from atss_ext.models.dense_heads.point_coder import PointDistanceCoder
 from atss_ext.models.dense_heads.prior_validity import valid_priors
 from atss_ext.models.dense_heads.pyramid_priors import generate_priors
@@ -58,7 +59,8 @@ class ATSSHead(ATSSLayers):
 
     Raises:
         ValueError: for options that do not go together (point regression with several anchors a location, an
-            IoU loss of deltas and the like), and an unknown ``regression`` or ``test_cfg.inference``.
+            IoU loss of deltas and the like), an unknown ``regression`` or ``test_cfg.inference``, and what is
+            switched by something else than True or False.
     """
 
     def __init__(
@@ -70,6 +72,12 @@ class ATSSHead(ATSSLayers):
         dcn_on_last_conv: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_switches(
+            centerness=centerness,
+            scale_per_level=scale_per_level,
+            dcn_on_last_conv=dcn_on_last_conv,
+            reg_decoded_bbox=kwargs.get('reg_decoded_bbox', True),
+        )
         self.regression = regression
         self.centerness = centerness
         self.scale_per_level = scale_per_level
@@ -142,10 +150,14 @@ class ATSSHead(ATSSLayers):
 
         Returns:
             ``loss_cls``, ``loss_bbox`` and, with that branch, ``loss_centerness``: a scalar a level each.
+
+        Raises:
+            AssignmentError: for gt boxes or labels that cannot be used (named, on the CPU).
         """
         shapes = tuple((level.size(2), level.size(3)) for level in bbox_preds)
         priors = self.pyramid_priors(shapes, cls_scores[0].device)
         gts = PackedGts.from_instances(batch_gt_instances, batch_gt_instances_ignore)
+        check_labels(gts, self.num_classes)
         valid = valid_priors(
             self.prior_generator, priors.boxes, shapes, batch_img_metas, self.train_cfg['allowed_border']
         )

@@ -40,6 +40,17 @@ def check_regression(regression: str, reg_decoded_bbox: bool, loss_bbox: Any) ->
         )
 
 
+def check_switches(**switches: object) -> None:
+    """Refuses what is neither True nor False: a word such as 'no' would count as true.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise ValueError(f'{name} must be True or False, got {value!r}')
+
+
 def check_inference(mode: str) -> str:
     """How detections are ranked and scored, where that is known.
 
