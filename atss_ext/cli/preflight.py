@@ -1,5 +1,6 @@
 """The annotation files, images and assigner of a config, checked before a run begins."""
 
+import codecs
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -162,8 +163,20 @@ def _reads_as_coco(kind: type[CocoDataset]) -> bool:
     )
 
 
+def _refuse_byte_order_mark(path: str) -> None:
+    """Our own readers take one; pycocotools, which mmdet reads and scores by, ends in a traceback."""
+    with open(path, 'rb') as stream:
+        start = stream.read(4)
+    if start.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        raise DataError(
+            f'annotation file {path} begins with a byte order mark, which pycocotools cannot read; save it '
+            'as UTF-8 without one'
+        )
+
+
 def _check_dataset(dataset: CocoDataset) -> CocoSummary:
     content = read_coco(dataset.ann_file)
+    _refuse_byte_order_mark(dataset.ann_file)
     if isinstance(dataset, LvisDataset):
         dataset.prepare(content)
     if isinstance(dataset, CodaDataset):

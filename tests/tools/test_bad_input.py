@@ -1,9 +1,11 @@
 """Bad input: one sentence with the offending value and the way out, exit code 2, no traceback."""
 
+import json
 import os
 
 import pytest
 import torch
+from pycocotools.coco import COCO
 from tiny_coco import load_tool
 
 
@@ -93,6 +95,17 @@ def test_annotations(tiny, refused):
     _annotate(tiny, 'val', bbox=[30, 24, 24, -1])
     said = refused('train.py', tiny.config)
     assert 'val_dataloader: annotation 2' in said
+
+
+def test_a_byte_order_mark(tiny, refused):
+    """Which pycocotools cannot read; it is the one that mmdet reads and scores by."""
+    path, text = tiny.root / 'train.json', json.dumps(tiny.coco('train'))
+    for mark in (b'\xef\xbb\xbf', b'\xff\xfe'):
+        path.write_bytes(mark + text.encode('utf-8' if len(mark) == 3 else 'utf-16-le'))
+        with pytest.raises(ValueError):
+            COCO(str(path))
+        said = refused('train.py', tiny.config)
+        assert f'annotation file {path} begins with a byte order mark, which pycocotools cannot read' in said
 
 
 def test_empty_training_sets(tiny, refused):
