@@ -20,7 +20,7 @@ from atss_ext.cli import UserError, note, run_tool
 from atss_ext.cli.open_ended import Job, run_job
 from atss_ext.cli.options import CfgOptions
 from atss_ext.datasets.checks import check_images
-from atss_ext.datasets.pseudo_labels import (
+from atss_ext.pseudo_labels import (
     FilterOptions,
     LabelOptions,
     make_pseudo_labels,

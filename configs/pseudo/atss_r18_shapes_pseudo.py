@@ -3,7 +3,7 @@
 # Made for the pictures of the small world (64 x 64 pixels), on a CPU, in minutes.
 _base_ = '../demo/atss_r18_shapes.py'
 
-from atss_ext.datasets.pseudo_labels import dataset_settings  # noqa: E402
+from atss_ext.pseudo_labels import dataset_settings  # noqa: E402
 from atss_ext.vlsam.world.scenes import SPEC  # noqa: E402
 
 data_root = '{{$PSEUDO_ROOT:data/pseudo}}'

@@ -36,16 +36,16 @@ from atss_ext.cli.open_ended import Job, run_job
 from atss_ext.cli.options import read_config
 from atss_ext.datasets import write_coco
 from atss_ext.datasets.checks import read_coco
-from atss_ext.datasets.pseudo_labels import (
+from atss_ext.evaluation.errors.matching import NOTHING, match
+from atss_ext.evaluation.errors.results import read_detections
+from atss_ext.evaluation.errors.truth import read_truth
+from atss_ext.pseudo_labels import (
     FilterOptions,
     LabelOptions,
     make_pseudo_labels,
     read_found,
     write_pseudo_labels,
 )
-from atss_ext.evaluation.errors.matching import NOTHING, match
-from atss_ext.evaluation.errors.results import read_detections
-from atss_ext.evaluation.errors.truth import read_truth
 from atss_ext.visualization.progress import duration
 from atss_ext.vlsam.world.scenes import SPEC
 

@@ -11,7 +11,7 @@ from pycocotools import mask as rle
 
 from atss_ext.datasets.annotation_checks import check_annotations
 from atss_ext.datasets.checks import DataError
-from atss_ext.datasets.pseudo_labels import (
+from atss_ext.pseudo_labels import (
     REASONS,
     FilterOptions,
     LabelOptions,
@@ -26,7 +26,7 @@ from atss_ext.datasets.pseudo_labels import (
     summary_lines,
     write_pseudo_labels,
 )
-from atss_ext.datasets.pseudo_labels.filters import above_quantile, best_of_overlapping
+from atss_ext.pseudo_labels.filters import above_quantile, best_of_overlapping
 from atss_ext.vlsam import Detections
 from atss_ext.vlsam.export import to_coco
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from atss_ext.datasets.checks import DataError
-from atss_ext.datasets.pseudo_labels.building import PseudoLabels
+from atss_ext.pseudo_labels.building import PseudoLabels
 from atss_ext.vlsam.atomic import replacing
 
 _SUMMARY = 'summary.json'

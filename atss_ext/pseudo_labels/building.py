@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from atss_ext.datasets.annotation_checks import check_annotations, read_annotations
 from atss_ext.datasets.annotation_checks.table import Table, number_rows, numbers, read_table
 from atss_ext.datasets.checks import DataError
-from atss_ext.datasets.pseudo_labels import filters
-from atss_ext.datasets.pseudo_labels.classes import merge_names, order_classes
-from atss_ext.datasets.pseudo_labels.filters import FilterOptions
-from atss_ext.datasets.pseudo_labels.splitting import split_images
 from atss_ext.evaluation.naming.encoder import TextEncoder
+from atss_ext.pseudo_labels import filters
+from atss_ext.pseudo_labels.classes import merge_names, order_classes
+from atss_ext.pseudo_labels.filters import FilterOptions
+from atss_ext.pseudo_labels.splitting import split_images
 
 REASONS = (
     'no box to learn from (thinner than a pixel, no area, or not around its mask)',
