@@ -55,6 +55,7 @@ _EMPTY = [
     for root in (
         roots.DATA_SAMPLERS,
         roots.EVALUATOR,
+        roots.FUNCTIONS,
         roots.LOG_PROCESSORS,
         roots.LOOPS,
         roots.OPTIMIZERS,

@@ -1,10 +1,11 @@
 """A training set of pseudo-labels on disk: ``train.json``, ``val.json`` and ``summary.json`` in a folder."""
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from atss_ext.datasets.checks import DataError
 from atss_ext.pseudo_labels.building import PseudoLabels
@@ -16,7 +17,7 @@ _SUMMARY = 'summary.json'
 def write_pseudo_labels(
     labels: PseudoLabels, folder: str | os.PathLike[str], images: str | os.PathLike[str]
 ) -> Path:
-    """Write a training set; each file is whole or not there.
+    """Write a training set; one that was there stays until all of the new one is written.
 
     Args:
         labels: the set.
@@ -30,19 +31,25 @@ def write_pseudo_labels(
         VlsamError: it cannot be written to.
     """
     folder = Path(folder)
-    (folder / _SUMMARY).unlink(missing_ok=True)  # the last to come: it says that the others are whole
-    (folder / 'val.json').unlink(missing_ok=True)
-    for name, content in labels.parts.items():
-        _write(folder / f'{name}.json', content)
-    _write(folder / _SUMMARY, {'image_folder': Path(images).resolve().as_posix(), **labels.summary})
+    # The last file to be opened takes its place first, so that the summary, which says that the others are
+    # whole, comes last.
+    contents = {
+        _SUMMARY: {'image_folder': Path(images).resolve().as_posix(), **labels.summary},
+        **{f'{name}.json': content for name, content in labels.parts.items()},
+    }
+    with contextlib.ExitStack() as files:
+        for name, content in contents.items():
+            _dump(content, files.enter_context(replacing(folder / name)))
+        for name in (_SUMMARY, 'val.json'):
+            (folder / name).unlink(missing_ok=True)
     return folder
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as file:
-        # ASCII, because pycocotools opens files in whatever encoding the system has.
-        json.dump(content, file, separators=(',', ':'), allow_nan=False)
-        file.write('\n')
+def _dump(content: dict[str, Any], file: IO[str]) -> None:
+    # ASCII, because pycocotools opens files in whatever encoding the system has.
+    json.dump(content, file, separators=(',', ':'), allow_nan=False)
+    file.write('\n')
+    file.flush()  # a full disk shows before anything is replaced
 
 
 def dataset_settings(

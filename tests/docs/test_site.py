@@ -14,6 +14,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
+from atss_ext.ops import native
 from atss_ext.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +71,23 @@ def test_every_page_with_commands_is_run_by_a_test():
                 assert program in (ROOT / 'tests/tools' / test).read_text(), f'{test} does not run {program}'
         else:
             assert set(commands(page)) <= known, f'nothing runs the commands of {name}'
+
+
+def test_options_of_measured_commands_are_the_tools(tmp_path):
+    lines = [line for name in MEASURED_BY for line in commands(ROOT / name) if line.startswith('python ')]
+    assert len(lines) == 4
+    for line in lines:
+        program, *rest = shlex.split(line)[1:]
+        done = subprocess.run(
+            [sys.executable, ROOT / program, '--help'],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for word in rest:
+            if word.startswith('--'):
+                assert re.search(rf'{word}\b', done.stdout), f'{program} has no {word}'
 
 
 @pytest.fixture(scope='module')
@@ -233,4 +251,5 @@ def test_troubleshooting(tmp_path, monkeypatch, capfd):
             text=True,
             check=True,
         )
-        assert 'mmcv._ext' in done.stdout or done.stdout.strip() in ('True', 'False')
+        expected = str(native.available()) if 'available' in line else "<module 'mmcv._ext'"
+        assert done.stdout.strip().startswith(expected)

@@ -18,6 +18,7 @@ from atss_ext.pseudo_labels import (
     check_merge_map,
     class_name,
     dataset_settings,
+    files,
     make_pseudo_labels,
     merge_names,
     read_found,
@@ -474,6 +475,25 @@ def test_a_set_on_disk_tells_a_config_its_classes(tmp_path, found):
     (folder / 'summary.json').write_text('{"classes"')
     with pytest.raises(DataError, match='is damaged; make it again'):
         dataset_settings(folder)
+
+
+def test_a_full_disk_leaves_the_set_that_was_there(tmp_path, found, monkeypatch):
+    labels = make_pseudo_labels(found, options(val_fraction=0.3))
+    folder = write_pseudo_labels(labels, tmp_path / 'set', tmp_path)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert sorted(before) == ['summary.json', 'train.json', 'val.json']
+    other = make_pseudo_labels(found, options(score_thr=0.45))
+    dump = files._dump
+
+    def full(content, file):
+        if 'annotations' in content:
+            raise OSError(28, 'No space left on device')
+        dump(content, file)
+
+    monkeypatch.setattr(files, '_dump', full)
+    with pytest.raises(OSError, match='No space left'):
+        write_pseudo_labels(other, folder, tmp_path)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_the_summary_in_words(found):
