@@ -13,16 +13,14 @@ from pathlib import Path
 import atss_ext.cli  # noqa: F401
 
 # isort: split
-from mmengine.config import Config
-
 from atss_ext.cli import run_tool
 from atss_ext.cli.merge import merge_options
 from atss_ext.cli.options import CfgOptions, config_path, read_config
 from atss_ext.cli.targets import check_target
-from atss_ext.deploy.detector import build_detector, dataset_meta_of, require_match
+from atss_ext.deploy.checkpoint import read_checkpoint
+from atss_ext.deploy.detector import build_detector, dataset_meta_of, load_weights, require_match
 from atss_ext.deploy.export import FORMATS, check_format, export
 from atss_ext.deploy.images import check_images, check_size, size_of
-from atss_ext.deploy.publish import read_checkpoint
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -43,12 +41,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def class_names(content: dict, cfg: Config) -> Sequence[str]:
-    """Names in the order of the labels, of the checkpoint or else of the config's data."""
-    known = (content.get('meta') or {}).get('dataset_meta') or dataset_meta_of(cfg)
-    return known.get('classes') or known.get('CLASSES') or ()
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Export."""
     args = parse_args(argv)
@@ -57,13 +49,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = read_config(config_path(args.config))
     merge_options(cfg, args.cfg_options or {}, False)
     size = check_size(tuple(args.size)) if args.size else size_of(cfg)
-    content = read_checkpoint(args.checkpoint)
+    kept = read_checkpoint(args.checkpoint)
     model = build_detector(cfg)
-    weights = content.get('state_dict', content)
-    require_match(model, weights, args.checkpoint)
-    model.load_state_dict({name.removeprefix('module.'): value for name, value in weights.items()})
+    require_match(model, kept.tensors, args.checkpoint)
+    load_weights(model, kept.tensors)
+    classes = (kept.dataset_meta or dataset_meta_of(cfg)).get('classes') or ()
     images = check_images(args.images, size, args.dynamic)
-    done = export(model, class_names(content, cfg), args.format, args.out, size, images, args.dynamic)
+    done = export(model, classes, args.format, args.out, size, images, args.dynamic)
     sizes = 'any size' if args.dynamic else f'{size[0]} x {size[1]}'
     print(f'{args.out}: images of {sizes}, {args.out.stat().st_size / 1e6:.1f} MB')
     print(

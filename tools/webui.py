@@ -92,8 +92,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     register_loader()
     from atss_ext.webui import Limits, Offer
     from atss_ext.webui.desk import Desk
-    from atss_ext.webui.serving import Server, warning_of
+    from atss_ext.webui.serving import Server, check_host, warning_of
 
+    check_host(args.host)
     limits = Limits(args.max_megabytes, args.max_megapixels)
     desk = Desk(Offer.of_files(**paths(args)), limits, args.device)
     server = Server(desk, args.host, args.port)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pickle import UnpicklingError
 from typing import Any
 
@@ -26,6 +26,54 @@ def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def described(dataset_meta: Any) -> dict[str, Any]:
+    """The class names and colours of a ``dataset_meta``, whoever wrote it.
+
+    Args:
+        dataset_meta: as a checkpoint keeps it; mmdet 2 writes its keys in capitals.
+
+    Returns:
+        ``classes``, a tuple of strings, and ``palette``, a list of (red, green, blue), where it has one;
+        nothing where it names no class.
+
+    Raises:
+        ValueError: it is something else; the message says what, in a few words.
+    """
+    if not isinstance(dataset_meta, Mapping):
+        if dataset_meta is None:
+            return {}
+        raise ValueError(f'dataset_meta is a {type(dataset_meta).__name__}')
+    kept = {key.lower(): value for key, value in dataset_meta.items() if isinstance(key, str)}
+    classes = kept.get('classes') or ()
+    classes = (classes,) if isinstance(classes, str) else classes
+    if not isinstance(classes, Sequence):
+        raise ValueError(f'classes is a {type(classes).__name__}')
+    strange = [name for name in classes if not (is_text(name) or isinstance(name, int))]
+    if strange:
+        raise ValueError(f'in classes there is a {type(strange[0]).__name__} that is no name')
+    if not classes:
+        return {}
+    colours = _colours(kept.get('palette'))
+    return {'classes': tuple(map(str, classes)), **({'palette': colours} if colours else {})}
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is a string that a file can hold: a pickle may bring half a character."""
+    return isinstance(value, str) and not any('\ud800' <= letter <= '\udfff' for letter in value)
+
+
+def _colours(palette: Any) -> list[tuple[int, ...]]:
+    if palette is None or isinstance(palette, str):  # mmdet knows 'random', 'coco', ...
+        return []
+    try:
+        colours = [tuple(int(part) for part in colour) for colour in palette]
+    except (TypeError, ValueError, OverflowError):
+        colours = [()]
+    if any(len(colour) != 3 for colour in colours):
+        raise ValueError('palette is no list of red, green and blue')
+    return colours
 
 
 def read_metadata(path: str) -> dict[str, str]:
@@ -89,12 +137,12 @@ def _read(path: str, with_tensors: bool) -> tuple[dict[str, torch.Tensor], dict[
 def _dataset_meta(text: str, path: str) -> dict[str, Any]:
     """Class names as mmdet keeps them, a tuple of strings; colours as tuples."""
     try:
-        found = json.loads(text)
-        classes = tuple(str(name) for name in found['classes'])
-        palette = [tuple(int(part) for part in colour) for colour in found.get('palette') or ()]
-    except (ValueError, TypeError, LookupError, AttributeError):
+        found = described(json.loads(text))
+        if not found:
+            raise ValueError('no class names')
+    except (ValueError, RecursionError):
         raise UnpicklingError(
             f'Checkpoint {path} has a dataset_meta that cannot be read: publish it again with '
             'tools/publish.py'
         ) from None
-    return {'classes': classes, 'palette': palette} if palette else {'classes': classes}
+    return found

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.model.utils import revert_sync_batchnorm
@@ -39,6 +40,18 @@ def require_match(model: nn.Module, tensors: Mapping[str, Tensor], checkpoint: s
             f'checkpoint {checkpoint} does not fit the config: of the tensors {", ".join(phrases)}; '
             'correct the config or the checkpoint'
         )
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put in what the model has too.
+
+    What has to be there is asked before (:func:`require_match`); BatchNorm's counters of batches, which are
+    not in every file, torch makes itself.
+    """
+    own = model.state_dict()
+    fitting = {key: tensors[key] for key in own if key in tensors and tensors[key].shape == own[key].shape}
+    with torch.no_grad():
+        model.load_state_dict(fitting)
 
 
 def dataset_meta_of(cfg: Config) -> dict[str, Any]:

@@ -7,16 +7,15 @@ import struct
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from atss_ext.cli.errors import UserError
-from atss_ext.compat.checkpoints import load_from_local
-from atss_ext.compat.published import SUFFIX, fingerprint
+from atss_ext.cli.errors import UserError, first_line
+from atss_ext.compat.published import SUFFIX, described, fingerprint
+from atss_ext.deploy.checkpoint import Checkpoint, read_checkpoint
 from atss_ext.deploy.detector import build_detector, dataset_meta_of, require_match
 from atss_ext.version import __version__
 
@@ -60,18 +59,20 @@ def publish(checkpoint: str, out: Path, cfg: Config | None = None, hash_name: bo
     """
     if out.suffix != SUFFIX:
         raise UserError(f'--out {out}: the name has to end in {SUFFIX}')
-    content = read_checkpoint(checkpoint)
-    tensors = _weights(content, checkpoint)
-    meta = content.get('meta')
-    meta = meta if isinstance(meta, dict) else {}
+    kept = read_checkpoint(checkpoint)
+    # Copies: tensors of a checkpoint may share memory, which the format does not know.
+    tensors = {
+        name: value.to(memory_format=torch.contiguous_format, copy=True)
+        for name, value in kept.tensors.items()
+    }
     if cfg is not None:
         require_match(build_detector(cfg), tensors, checkpoint)
-    described = _classes(meta, cfg, checkpoint)
+    dataset_meta = _dataset_meta(kept, cfg, checkpoint)
     sha256 = fingerprint(tensors)
     metadata = {
         'atss_ext': __version__,
-        'config': _config_text(meta, cfg, checkpoint),
-        'dataset_meta': json.dumps(described, ensure_ascii=False, sort_keys=True),
+        'config': _config_text(kept, cfg, checkpoint),
+        'dataset_meta': json.dumps(dataset_meta, ensure_ascii=False, sort_keys=True),
         'format': 'pt',
         'sha256': sha256,
     }
@@ -79,26 +80,7 @@ def publish(checkpoint: str, out: Path, cfg: Config | None = None, hash_name: bo
         out = out.with_name(f'{out.stem}-{sha256[:8]}{SUFFIX}')
     write_safetensors(out, tensors, metadata)
     numbers = sum(tensor.numel() for tensor in tensors.values())
-    return Published(out, len(tensors), numbers, tuple(described['classes']), sha256)
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """The content of a local checkpoint.
-
-    Raises:
-        UserError: it is missing, or cannot be read.
-    """
-    try:
-        content = load_from_local(path, map_location='cpu')
-    except FileNotFoundError:
-        raise UserError(f'checkpoint {path} does not exist; correct the path') from None
-    except UnpicklingError as error:
-        raise UserError(str(error)) from None
-    if not isinstance(content, dict):
-        raise UserError(
-            f'checkpoint {path} holds a {type(content).__name__} instead of weights; name another'
-        )
-    return content
+    return Published(out, len(tensors), numbers, dataset_meta['classes'], sha256)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -134,44 +116,26 @@ def portable_config(text: str) -> str:
     return '\n'.join(line for number, line in enumerate(lines) if number not in drop) + '\n'
 
 
-def _weights(content: Mapping[str, Any], path: str) -> dict[str, Tensor]:
-    state = content.get('state_dict', content)
-    strange = [name for name, value in state.items() if not isinstance(value, Tensor)]
-    if strange or not state:
-        what = f"'{strange[0]}' is no tensor" if strange else 'it is empty'
-        raise UserError(f'checkpoint {path} holds no state_dict of tensors ({what}); name one of mmengine')
-    # Copies: tensors of a checkpoint may share memory, which the format does not know.
-    return {
-        name.removeprefix('module.'): value.detach().to(memory_format=torch.contiguous_format, copy=True)
-        for name, value in state.items()
-    }
-
-
-def _config_text(meta: Mapping[str, Any], cfg: Config | None, path: str) -> str:
-    text = cfg.pretty_text if cfg is not None else meta.get('cfg')
-    if not isinstance(text, str):
+def _config_text(kept: Checkpoint, cfg: Config | None, path: str) -> str:
+    text = cfg.pretty_text if cfg is not None else kept.config
+    if text is None:
         raise UserError(f'checkpoint {path} keeps no config; name it with --config')
     try:
         return portable_config(text)
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # the last two: too deep
+        line = getattr(error, 'lineno', None)
+        place = f'line {line}' if line else first_line(error)
         raise UserError(
-            f'the config that checkpoint {path} keeps cannot be read (line {error.lineno}); name it with '
-            '--config'
+            f'the config that checkpoint {path} keeps cannot be read ({place}); name it with --config'
         ) from None
 
 
-def _classes(meta: Mapping[str, Any], cfg: Config | None, path: str) -> dict[str, Any]:
-    """``classes`` and, where known, ``palette``."""
-    kept = meta.get('dataset_meta') or {}
-    kept = {str(key).lower(): value for key, value in kept.items()} if isinstance(kept, Mapping) else {}
-    if not kept.get('classes') and cfg is not None:
-        kept = dataset_meta_of(cfg)
-    if not kept.get('classes'):
+def _dataset_meta(kept: Checkpoint, cfg: Config | None, path: str) -> dict[str, Any]:
+    if kept.dataset_meta:
+        return kept.dataset_meta
+    found = described(dataset_meta_of(cfg)) if cfg is not None else {}
+    if not found:
         raise UserError(
             f'checkpoint {path} holds no class names (meta.dataset_meta); name its config with --config'
         )
-    described: dict[str, Any] = {'classes': [str(name) for name in kept['classes']]}
-    palette = kept.get('palette')
-    if palette is not None and not isinstance(palette, str):
-        described['palette'] = [[int(part) for part in colour] for colour in palette]
-    return described
+    return found

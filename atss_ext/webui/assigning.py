@@ -1,10 +1,9 @@
 """Tab 3: which priors of an image become positive for which object, by one config or two."""
 
-import contextlib
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from PIL import Image as Pillow
 
 from atss_ext.cli.errors import UserError
 from atss_ext.cli.options import read_config
-from atss_ext.datasets.checks import DataError, nearest, read_coco
+from atss_ext.datasets.checks import nearest, read_coco
 from atss_ext.visualization.assignments import AssignedImage, Explainer, ImageSource, draw_comparison
 from atss_ext.vlsam.protocols import Image
+from atss_ext.webui.offer import called
 
 MOST_BOXES = 200
 _EXAMPLE = 'write one box a line: x1 y1 x2 y2 name, in pixels, such as 20 30 120 90 cat'
@@ -58,7 +58,7 @@ def gts_from_coco(path: str, file_name: str, size: tuple[int, int]) -> dict[str,
         UserError: it has no such image, the image is of another size, or has no box or too many.
     """
     shown = Path(path).name
-    with _called(path, shown):
+    with called(path, shown):
         content = read_coco(path)
     images = [image for image in content['images'] if isinstance(image, dict)]
     names = [Path(str(image.get('file_name'))).name for image in images]
@@ -112,9 +112,10 @@ def explain_image(
         ann_file = Path(folder, 'boxes.json')
         ann_file.write_text(json.dumps(gts))
         for name, path in configs:
-            cfg = read_config(path)
-            explainer = Explainer(cfg)
-            with _called(ann_file, ann_file.name):
+            with called(path, name):
+                cfg = read_config(path)
+                explainer = Explainer(cfg)
+            with called(ann_file, ann_file.name):
                 source = ImageSource(cfg, ann_file=str(ann_file), image_dir=folder)
             heading = f'{Path(name).stem} ({explainer.assigner_name})'
             if explainer.by_predictions:
@@ -161,15 +162,6 @@ def verdict(shown: Sequence[tuple[str, AssignedImage]]) -> str:
         without = int((won == 0).sum())
         sentences.append(f'{heading}: {int(won.sum())} positives for {objects}, {without} with none.')
     return ' '.join(sentences)
-
-
-@contextlib.contextmanager
-def _called(path: str | Path, name: str) -> Iterator[None]:
-    """Let errors call a file by its name: where the server keeps it tells people nothing."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(str(error).replace(str(path), name)) from error
 
 
 def _box_of_line(number: int, line: str, size: tuple[int, int]) -> tuple[list[float], str]:

@@ -17,7 +17,7 @@ from atss_ext.vlsam.export import to_coco
 from atss_ext.vlsam.protocols import Image
 from atss_ext.vlsam.world import scene_of
 from atss_ext.webui import assigning, detecting, discovering
-from atss_ext.webui.offer import Offer, pick
+from atss_ext.webui.offer import Offer, called, pick
 from atss_ext.webui.outbox import Outbox
 from atss_ext.webui.pictures import picture_of_boxes, picture_of_found
 from atss_ext.webui.uploads import Limits, check_size, read_upload
@@ -87,7 +87,9 @@ class Desk:
         image = read_upload(upload, self.limits)
         path = pick('config', self.offer.detectors, config)
         weights = pick('checkpoint', self.offer.checkpoints, checkpoint)
-        found = self._detector(path, weights, os.path.getmtime(weights))(image, _share(score_thr))
+        score_thr = _share(score_thr)
+        with called(path, str(config)), called(weights, str(checkpoint)):
+            found = self._detector(path, weights, _written(weights))(image, score_thr)
         place = self.outbox.place(f'{_stem(upload)}.results.json')
         place.write_text(detecting.coco_results(found))
         picture = picture_of_boxes(image, found.boxes, found.names, found.scores)
@@ -111,7 +113,9 @@ class Desk:
         """
         image = read_upload(upload, self.limits)
         path = pick('config', self.offer.discoverers, config)
-        found = self._discoverer(path)(image, effort, question, _share(score_thr))
+        score_thr = _share(score_thr)
+        with called(path, str(config)):
+            found = self._discoverer(path)(image, effort, question, score_thr)
         place = self.outbox.place(f'{_stem(upload)}.coco.json')
         to_coco([(Path(str(upload)).name, found)], place)
         return Discovered(
@@ -173,6 +177,14 @@ class Desk:
         if device == 'auto':
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
         return detecting.Detector(config, checkpoint, device)
+
+
+def _written(path: str) -> float:
+    """When it was: weights that a training has replaced are read again."""
+    try:
+        return os.path.getmtime(path)
+    except OSError as error:
+        raise UserError(f'checkpoint {path} is there no more ({error.strerror}); choose another') from error
 
 
 def _share(value: float) -> float:

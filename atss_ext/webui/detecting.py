@@ -2,24 +2,23 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from mmdet.apis import inference_detector
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from atss_ext.cli.checkpoint_report import match_report
 from atss_ext.cli.errors import UserError
 from atss_ext.cli.options import read_config
 from atss_ext.cli.runner import require
-from atss_ext.compat.checkpoints import load_from_local
 from atss_ext.datasets.checks import DataError, read_coco
+from atss_ext.deploy.checkpoint import read_checkpoint
+from atss_ext.deploy.detector import load_weights
 from atss_ext.vlsam.protocols import Image
 
 
@@ -55,13 +54,13 @@ class Detector:
         cfg = read_config(config)
         require(cfg, 'model', 'test_dataloader')
         init_default_scope(cfg.get('default_scope') or 'mmdet')
-        weights = _read(checkpoint)
+        kept = read_checkpoint(checkpoint)
         self.model = MODELS.build(cfg.model)
-        _fill(self.model, weights.get('state_dict', weights), checkpoint)
+        _fill(self.model, kept.tensors, checkpoint)
         self.model.cfg = cfg
         self.model.to(device).eval()
         self.scope = cfg.get('default_scope') or 'mmdet'
-        self.classes = _classes(cfg, weights)
+        self.classes = _classes(cfg, kept.dataset_meta)
         self.category_ids = _category_ids(cfg, self.classes)
 
     def __call__(self, image: Image, score_thr: float = 0.0) -> Found:
@@ -105,42 +104,24 @@ def rows_of(found: Found) -> list[list[Any]]:
     ]
 
 
-def _read(checkpoint: str) -> Mapping[str, Any]:
-    try:
-        content = load_from_local(checkpoint, map_location='cpu')
-    except (UnpicklingError, OSError) as error:
-        raise UserError(str(error)) from error
-    if not isinstance(content, Mapping) or not isinstance(content.get('state_dict', content), Mapping):
-        raise UserError(
-            f'checkpoint {checkpoint} holds a {type(content).__name__} and no weights; name one that a '
-            'training wrote'
-        )
-    return content
-
-
-def _fill(model: nn.Module, state: Mapping[str, Any], checkpoint: str) -> None:
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor], checkpoint: str) -> None:
     """Put the weights into the model, all of them: half a detector would find nothing, without a word."""
-    matched, phrases = match_report(model, state)
+    matched, phrases = match_report(model, tensors)
     total = sum(not key.endswith('num_batches_tracked') for key in model.state_dict())
     if matched < total:
         raise UserError(
             f'checkpoint {checkpoint} is not of this config: {matched} of the {total} tensors of the model '
             f'match, {", ".join(phrases)}; choose the pair that was trained together'
         )
-    own = {key.removeprefix('module.'): value for key, value in state.items()}
-    with torch.no_grad():
-        model.load_state_dict({key: own[key] for key in model.state_dict() if key in own}, strict=False)
+    load_weights(model, tensors)
 
 
-def _classes(cfg: Config, weights: Mapping[str, Any]) -> tuple[str, ...]:
+def _classes(cfg: Config, kept: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the labels: as the training kept them, or else those of the config's dataset."""
-    meta = weights.get('meta')
-    kept = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
-    names = kept.get('classes') or kept.get('CLASSES') if isinstance(kept, Mapping) else None
-    if not names:
-        dataset = DATASETS.build({**cfg.test_dataloader.dataset, 'lazy_init': True})
-        names = dataset.metainfo.get('classes') or ()
-    return (names,) if isinstance(names, str) else tuple(map(str, names))
+    if kept:
+        return tuple(kept['classes'])
+    dataset = DATASETS.build({**cfg.test_dataloader.dataset, 'lazy_init': True})
+    return tuple(map(str, dataset.metainfo.get('classes') or ()))
 
 
 def _category_ids(cfg: Config, classes: Sequence[str]) -> list[int]:

@@ -1,11 +1,12 @@
 """What the page lets people choose from: lists of the command line, each file under a short name."""
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atss_ext.cli.errors import UserError
+from atss_ext.cli.errors import SENTENCES, UserError
 from atss_ext.cli.options import config_path
 from atss_ext.datasets.checks import nearest
 
@@ -66,6 +67,16 @@ def _shortest(path: str, others: list[str]) -> str:
         if sum(Path(other).parts[-count:] == parts[-count:] for other in others) == 1:
             return '/'.join(parts[-count:])
     return path
+
+
+@contextlib.contextmanager
+def called(path: str | Path, name: str) -> Iterator[None]:
+    """Let sentences call a file by its name: where the server keeps it tells people nothing."""
+    try:
+        yield
+    except SENTENCES as error:
+        error.args = (str(error).replace(str(path), name),)
+        raise
 
 
 def pick(kind: str, offered: Mapping[str, str], name: str | None) -> str:

@@ -1,9 +1,15 @@
-"""Files that the page hands out, in a folder that ends with the server."""
+"""Files that the page hands out and takes in, in a folder that ends with the server."""
 
+import contextlib
+import os
 import shutil
 import tempfile
+import threading
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
+
+_ENTRY = 4096  # that even an empty file takes on disk
 
 
 class Outbox:
@@ -16,12 +22,39 @@ class Outbox:
     def __init__(self, keep: int = 32) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix='atss_ext_webui_')
         self._keep = keep
+        self._lock = threading.Lock()
         self._made: deque[Path] = deque()
 
     @property
     def folder(self) -> Path:
         """Where all of them lie."""
         return Path(self._folder.name)
+
+    @property
+    def gradio(self) -> Path:
+        """Where gradio keeps what was sent, and its copies of what is handed out."""
+        return self.folder / 'gradio'
+
+    def make_room(self, size: int, most: int) -> None:
+        """Delete the oldest files of gradio's folder until ``size`` more bytes make at most ``most``."""
+        with self._lock:
+            files = sorted(self._sent())
+            total = size + sum(taken for _, _, taken in files)
+            for _, path, taken in files:
+                if total <= most:
+                    break
+                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # others are in it
+                    path.parent.rmdir()
+                total -= taken
+
+    def _sent(self) -> Iterator[tuple[int, Path, int]]:
+        """When each file was written, its path, and what it takes."""
+        for folder, _, names in os.walk(self.gradio):
+            for path in (Path(folder, name) for name in names):
+                with contextlib.suppress(FileNotFoundError):  # gradio renames what has come in whole
+                    status = path.lstat()
+                    yield status.st_mtime_ns, path, status.st_size + _ENTRY
 
     def place(self, name: str) -> Path:
         """A path of this file name in a folder of its own."""

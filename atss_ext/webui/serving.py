@@ -6,9 +6,13 @@ import signal
 import sys
 import threading
 from typing import Any
+from urllib.parse import urlsplit
 
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers as RequestHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atss_ext.cli.errors import UserError, first_line
@@ -21,6 +25,8 @@ POLICY = (
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
 _QUEUE = 16
+_REST = 2**20  # of a request, beside the file that it brings
+_NO_API = {'docs_url': None, 'redoc_url': None, 'openapi_url': None}
 
 
 class Headers:
@@ -45,6 +51,43 @@ class Headers:
         await self.app(scope, receive, send_with)
 
 
+class Guard:
+    """Refuses what no page of this server sends: requests of other sites, and more than one upload at once.
+
+    A browser states the site of a page that sends something; it keeps the page from reading the answer, and
+    not from sending.
+
+    Args:
+        app: what is behind.
+        desk: its limits and its folder are kept.
+    """
+
+    def __init__(self, app: ASGIApp, desk: Desk) -> None:
+        self.app, self.desk = app, desk
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope['type'] in ('http', 'websocket'):
+            refusal = await self._refusal(RequestHeaders(scope=scope))
+            if refusal:
+                await refusal(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    async def _refusal(self, headers: RequestHeaders) -> PlainTextResponse | None:
+        origin = headers.get('origin')
+        if origin is not None and urlsplit(origin).netloc.lower() != headers.get('host', '').lower():
+            return PlainTextResponse('This page takes nothing from other sites.', 403)
+        if 'transfer-encoding' in headers:
+            return PlainTextResponse('Say how long it is: Content-Length.', 411)
+        size, limits = int(headers.get('content-length', 0)), self.desk.limits
+        if size > limits.file_bytes + _REST:
+            return PlainTextResponse(f'This page takes files of up to {limits.megabytes:g} MB.', 413)
+        if size:
+            await run_in_threadpool(self.desk.outbox.make_room, size, limits.stored_bytes)
+        return None
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches a server at ``host``."""
     if host == 'localhost':
@@ -53,6 +96,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def check_host(host: str) -> None:
+    """Refuse an address of IPv6, which gradio listens at but does not find itself at.
+
+    Raises:
+        UserError: it is one, or holds a port.
+    """
+    if ':' in host:
+        raise UserError(f'--host {host} has to be a name or an address of IPv4, such as 127.0.0.1')
 
 
 def warning_of(host: str) -> str | None:
@@ -74,12 +127,13 @@ class Server:
         port: to listen on.
 
     Raises:
-        UserError: the port is taken, or the address is none of this machine.
+        UserError: the port is taken, or the address is none of this machine or of IPv6.
     """
 
     def __init__(self, desk: Desk, host: str = '127.0.0.1', port: int = 7860) -> None:
+        check_host(host)
         # Uploads end with the server too; read by gradio on import.
-        os.environ['GRADIO_TEMP_DIR'] = str(desk.outbox.folder / 'gradio')
+        os.environ['GRADIO_TEMP_DIR'] = str(desk.outbox.gradio)
         from atss_ext.webui.page import build_page, looks
 
         self.desk, self.page = desk, build_page(desk)
@@ -99,7 +153,7 @@ class Server:
                 ssr_mode=False,
                 pwa=False,
                 mcp_server=False,
-                app_kwargs={'middleware': _middleware(host), 'docs_url': None, 'redoc_url': None},
+                app_kwargs={'middleware': _middleware(host, desk), **_NO_API},
                 **looks(),
             )
         except OSError as error:
@@ -126,11 +180,9 @@ class Server:
         self.desk.outbox.close()
 
 
-def _middleware(host: str) -> list[Any]:
+def _middleware(host: str, desk: Desk) -> list[Any]:
     layers = [Middleware(Headers)]
     if is_loopback(host):
         # A page of another site cannot reach this one under a name that it lets point here.
-        layers.append(
-            Middleware(TrustedHostMiddleware, allowed_hosts=['127.0.0.1', 'localhost', '[::1]', host])
-        )
-    return layers
+        layers.append(Middleware(TrustedHostMiddleware, allowed_hosts=['127.0.0.1', 'localhost', host]))
+    return [*layers, Middleware(Guard, desk)]

@@ -35,6 +35,11 @@ class Limits:
         return int(self.megabytes * 2**20)
 
     @property
+    def stored_bytes(self) -> int:
+        """Of all files together that the server keeps; beyond, the oldest are deleted."""
+        return max(2**28, 32 * self.file_bytes)
+
+    @property
     def pixels(self) -> int:
         """Of an image."""
         return int(self.megapixels * 1_000_000)

@@ -22,6 +22,7 @@ from atss_ext.cli.errors import UserError
 from atss_ext.compat.checkpoints import load_from_local
 from atss_ext.deploy import publish
 from atss_ext.deploy.check import predict
+from atss_ext.deploy.publish import write_safetensors
 
 
 @pytest.fixture(scope='module')
@@ -253,6 +254,92 @@ def test_mistakes_are_one_sentence(tool, checkpoint, tmp_path, monkeypatch, argu
     assert len(err.strip().splitlines()) == 1
     assert err.startswith('error: ' + sentence.format(**words))
     assert os.listdir(tmp_path) == []
+
+
+W = {'a.weight': torch.ones(2)}
+NO_STATE, NO_NAMES = 'holds no state_dict of tensors ', 'has class names that cannot be read '
+FOREIGN = {
+    'a list': ([1], 'holds a list instead of weights; name another'),
+    'state': ({'state_dict': [1]}, f'{NO_STATE}(it is a list)'),
+    'empty': ({'state_dict': {}}, f'{NO_STATE}(it is empty)'),
+    'number': ({'state_dict': {**W, 7: torch.ones(1)}}, f'{NO_STATE}(7 is no name)'),
+    'half a letter': ({'state_dict': {'a\ud800': torch.ones(1)}}, f"{NO_STATE}('a\\ud800' is no name)"),
+    'no tensor': ({'state_dict': {**W, 'b': 7}}, f"{NO_STATE}('b' is no tensor)"),
+    'no values': ({'state_dict': {'b': torch.ones(1, device='meta')}}, f"{NO_STATE}('b' is no plain tensor)"),
+    'complex': ({'b': torch.ones(1, dtype=torch.complex128)}, f"{NO_STATE}('b' is no plain tensor)"),
+    'meta': ({'state_dict': W, 'meta': {'dataset_meta': [1]}}, f'{NO_NAMES}(dataset_meta is a list)'),
+    'classes': ({'state_dict': W, 'meta': {'dataset_meta': {'classes': 5}}}, f'{NO_NAMES}(classes is a int)'),
+    'class': (
+        {'state_dict': W, 'meta': {'dataset_meta': {'classes': ['a', ['b']]}}},
+        f'{NO_NAMES}(in classes there is a list that is no name)',
+    ),
+    'palette': (
+        {'state_dict': W, 'meta': {'dataset_meta': {'classes': ['a'], 'palette': [['r']]}}},
+        f'{NO_NAMES}(palette is no list of red, green and blue)',
+    ),
+    'infinite': (
+        {'state_dict': W, 'meta': {'dataset_meta': {'classes': ['a'], 'palette': [[float('inf')] * 3]}}},
+        f'{NO_NAMES}(palette is no list of red, green and blue)',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', FOREIGN)
+@pytest.mark.parametrize('script', ['publish.py', 'export.py'])
+def test_what_a_stranger_wrote_is_one_sentence(tool, tmp_path, monkeypatch, script, name):
+    monkeypatch.chdir(tmp_path)
+    content, sentence = FOREIGN[name]
+    torch.save(content, 'foreign.pth')
+    words = ('foreign.pth', '--out', 'x.safetensors')
+    if script == 'export.py':
+        words = (ROOT / CONFIG, 'foreign.pth', '--format', 'onnx', '--out', 'x.onnx')
+    code, out, err = tool(script, *words)
+    assert (code, out) == (2, '')
+    assert err.startswith(f'error: checkpoint foreign.pth {sentence}')
+    assert err.count('\n') == 1
+    assert os.listdir(tmp_path) == ['foreign.pth']
+
+
+DEEP = {
+    'memory': 'x = ' + '-' * 100_000 + '1',
+    'recursion': 'x = a' + '.b' * 100_000,
+    'syntax': 'x = 1\ny = (',
+    'null': 'x = 1\0',
+}
+
+
+@pytest.mark.parametrize('name', DEEP)
+def test_a_kept_config_that_cannot_be_parsed_is_one_sentence(tool, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    meta = {'dataset_meta': {'classes': ['a']}, 'cfg': DEEP[name]}
+    torch.save({'state_dict': W, 'meta': meta}, 'foreign.pth')
+    code, _, err = tool('publish.py', 'foreign.pth', '--out', 'x.safetensors')
+    assert (code, err.count('\n')) == (2, 1)
+    assert err.startswith('error: the config that checkpoint foreign.pth keeps cannot be read (')
+    assert err.endswith('); name it with --config\n')
+    assert os.listdir(tmp_path) == ['foreign.pth']
+
+
+@pytest.mark.parametrize('text', ['[' * 100_000, '{"classes": ["a"], "palette": [[1e999, 0, 0]]}', '{}', '5'])
+def test_names_of_a_published_file_that_cannot_be_read(tool, tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    write_safetensors(tmp_path / 'a.safetensors', W, {'dataset_meta': text})
+    code, _, err = tool('publish.py', 'a.safetensors', '--out', 'x.safetensors')
+    assert code == 2
+    assert err == (
+        'error: Checkpoint a.safetensors has a dataset_meta that cannot be read: publish it again with '
+        'tools/publish.py\n'
+    )
+
+
+def test_a_published_file_is_nothing_to_resume_from(published, tool, tmp_path):
+    arguments = (ROOT / CONFIG, '--resume', published.path, '--work-dir', tmp_path / 'w')
+    code, _, err = tool('train.py', *arguments)
+    assert code == 2
+    assert err.splitlines()[-1] == (
+        f'error: --resume {published.path}: a .safetensors file has weights and no optimizer to go on with; '
+        f'start from its weights with --cfg-options load_from={published.path}'
+    )
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tool, tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ RUN_BY = {
     'docs/training.md': 'tests/tools/test_training_page.py',
     'docs/gpu_jobs.md': 'tests/tools/test_dist_docs.py',
     'docs/pseudo_labels.md': 'tests/tools/test_pseudo_label.py',
-    'docs/sharing.md': 'tests/deploy/test_documented_commands.py',
+    'docs/sharing.md': 'tests/deploy/test_sharing_page.py',
     'docs/webui.md': 'tests/webui/test_serving.py',
     'docs/own_data.md': 'tests/docs/test_site.py',
     'docs/troubleshooting.md': 'tests/docs/test_site.py',

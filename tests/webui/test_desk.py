@@ -111,6 +111,61 @@ def test_a_checkpoint_of_another_model_is_refused(desk, shelf):
     sentence = said(lambda: desk.detect(shelf.image(), 'tiny.py', 'other.pth', 0.3))
     assert re.search(r'other\.pth is not of this config: \d+ of the \d+ tensors of the model match', sentence)
     assert "have another shape there (first 'bbox_head.atss_cls.weight'" in sentence
+    assert str(shelf.root) not in sentence
+
+
+@pytest.mark.parametrize(
+    ('content', 'sentence'),
+    [
+        ([1], 'holds a list instead of weights'),
+        ({'state_dict': [1]}, 'holds no state_dict of tensors (it is a list)'),
+        ({'state_dict': {7: torch.ones(1)}}, 'holds no state_dict of tensors (7 is no name)'),
+        ({'a': torch.ones(1), 'b': 5}, "holds no state_dict of tensors ('b' is no tensor)"),
+        (
+            {'state_dict': {'a': torch.ones(1)}, 'meta': {'dataset_meta': {'classes': 5}}},
+            'has class names that cannot be read (classes is a int)',
+        ),
+    ],
+)
+def test_what_a_stranger_wrote_is_refused(shelf, tmp_path, content, sentence):
+    torch.save(content, tmp_path / 'foreign.pth')
+    desk = Desk(Offer.of_files([str(shelf.config)], [str(tmp_path / 'foreign.pth')]), device='cpu')
+    refusal = said(lambda: desk.detect(shelf.image(), 'tiny.py', 'foreign.pth', 0.3))
+    assert refusal.startswith(f'checkpoint foreign.pth {sentence}')
+
+
+def test_weights_without_counters_of_batches_are_whole(desk, shelf, tmp_path):
+    content = torch.load(shelf.weights)
+    state = {
+        f'module.{key}': value for key, value in content['state_dict'].items() if 'num_batches' not in key
+    }
+    assert len(state) < len(content['state_dict'])
+    torch.save({**content, 'state_dict': state}, tmp_path / 'old.pth')
+    old = Desk(Offer.of_files([str(shelf.config)], [str(tmp_path / 'old.pth')]), device='cpu')
+    rows = old.detect(shelf.image(), 'tiny.py', 'old.pth', 0.0).rows
+    assert len(rows) == 5
+    assert rows == desk.detect(shelf.image(), 'tiny.py', 'tiny.pth', 0.0).rows
+
+
+def test_no_sentence_says_where_the_server_keeps_its_files(shelf, tmp_path):
+    for name in ('gone.py', 'gone.pth'):
+        (tmp_path / name).write_text('model = dict()')
+    configs = [str(tmp_path / 'gone.py')]
+    desk = Desk(Offer.of_files(configs, [str(tmp_path / 'gone.pth')], configs, configs), device='cpu')
+    acts = {
+        'detect': lambda: desk.detect(shelf.image(), 'gone.py', 'gone.pth', 0.3),
+        'discover': lambda: desk.discover(shelf.image(), 'gone.py', 'Quick', '', 0.3),
+        'assign': lambda: desk.assign(shelf.image(), '1 1 20 20', None, 'gone.py', None),
+    }
+    for gone in (False, True):
+        for act in acts.values():
+            refusal = said(act)
+            assert 'gone.py' in refusal
+            assert str(tmp_path) not in refusal
+        (tmp_path / 'gone.py').unlink(missing_ok=gone)
+    (tmp_path / 'gone.pth').unlink()
+    refusal = said(acts['detect'])
+    assert refusal.startswith('checkpoint gone.pth is there no more')
 
 
 class Payload:
@@ -141,6 +196,7 @@ def test_a_damaged_checkpoint_is_refused(shelf, tmp_path, content):
     desk = Desk(Offer.of_files([str(shelf.config)], [str(tmp_path / 'bad.pth')]), device='cpu')
     sentence = said(lambda: desk.detect(shelf.image(), 'tiny.py', 'bad.pth', 0.3))
     assert 'bad.pth cannot be read' in sentence
+    assert str(tmp_path) not in sentence
 
 
 @pytest.mark.parametrize(

@@ -84,10 +84,10 @@ def test_files_of_the_server_are_not_handed_out(server, path, monkeypatch):
     assert b'build-backend' not in content
 
 
-def upload(server, content: bytes) -> tuple[int, str | None]:
+def upload(server, content: bytes, **headers: str) -> tuple[int, str | None]:
     """Status, and where the server put it."""
     head = b'--end\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-    kind = {'Content-Type': 'multipart/form-data; boundary=end'}
+    kind = {'Content-Type': 'multipart/form-data; boundary=end', **headers}
     body = head + content + b'\r\n--end--\r\n'
     status, _, answer = get(server, 'gradio_api/upload', body, **kind)
     return status, json.loads(answer)[0] if status == 200 else None
@@ -98,6 +98,59 @@ def test_too_many_bytes_are_not_even_stored(server):
     assert status == 200
     assert Path(stored).is_relative_to(server.desk.outbox.folder)
     assert upload(server, bytes(20_000)) == (413, None)
+
+
+def stored_files(server) -> set[Path]:
+    return {path for path in server.desk.outbox.folder.rglob('*') if path.is_file()}
+
+
+def test_other_sites_can_send_nothing(server):
+    """A browser lets any page send to any server, and only keeps the answer from it."""
+    before = stored_files(server)
+    port = port_of(server)
+    for site in (
+        'http://evil.com',
+        f'http://evil.com:{port}',
+        'null',
+        'http://127.0.0.1',
+        'http://localhost:1',
+    ):
+        assert upload(server, site.encode(), Origin=site) == (403, None), site
+        assert get(server, Origin=site)[0] == 403
+    assert stored_files(server) == before
+    status, stored = upload(server, b'of this page', Origin=f'http://127.0.0.1:{port}')
+    assert (status, Path(stored).read_bytes()) == (200, b'of this page')
+    tunnel = {'Host': 'localhost:8000', 'Origin': 'http://localhost:8000'}
+    assert upload(server, b'through a tunnel', **tunnel)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ('header', 'status'), [('Content-Length: 1100000', 413), ('Transfer-Encoding: chunked', 411)]
+)
+def test_many_files_at_once_are_refused_before_they_come(server, header, status):
+    """Each may be small: a request is one upload of 10 kB and the rest of a request, whatever is in it."""
+    with socket.create_connection(('127.0.0.1', port_of(server)), 30) as client:
+        kind = 'Content-Type: multipart/form-data; boundary=end'
+        head = f'POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}\r\n{header}\r\n\r\n'
+        client.sendall(head.encode())
+        assert client.recv(100).startswith(f'HTTP/1.1 {status} '.encode())
+
+
+def test_of_what_was_sent_the_latest_files_stay(server, monkeypatch):
+    monkeypatch.setattr(Limits, 'stored_bytes', 50_000)
+    sent = [Path(upload(server, bytes([number]) * 8000)[1]) for number in range(8)]
+    kept = [path.exists() for path in sent]
+    # A file takes a block of 4096 beside its bytes: three and the request of the fourth are below 50 kB.
+    assert kept == [False] * 4 + [True] * 4
+    assert not sent[0].parent.exists()
+    assert (
+        sum(path.stat().st_size for path in (server.desk.outbox.folder / 'gradio').rglob('*.png')) <= 50_000
+    )
+
+
+def test_the_interface_is_not_described_to_programs(server):
+    for path in ('openapi.json', 'docs', 'redoc'):
+        assert get(server, path)[0] == 404
 
 
 def component(server, elem_id: str) -> int:
@@ -212,6 +265,8 @@ BAD = {
     'port': (['--port', '0'], '--port 0 must be from 1 to 65535'),
     'bytes': (['--max-megabytes', '0'], '--max-megabytes 0.0 must be greater than 0'),
     'pixels': (['--max-megapixels', 'nan'], '--max-megapixels nan must be greater than 0'),
+    'IPv6': (['--host', '::1'], '--host ::1 has to be a name or an address of IPv4, such as 127.0.0.1'),
+    'a port': (['--host', 'localhost:80'], '--host localhost:80 has to be a name or an address of IPv4'),
     'device': (['--device', 'abacus'], "torch knows no device 'abacus'"),
 }
 
