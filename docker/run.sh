@@ -5,8 +5,8 @@
 #   docker/run.sh vlsam FOLDER GPUS [options of tools/vlsam.py]
 #   docker/run.sh shell [command]
 # Folders data and work_dirs of the current folder are what the job sees (ATSS_DATA, ATSS_WORK_DIRS name others).
-# ATSS_IMAGE (atss_ext), ATSS_GPUS (all; none: no GPU), ATSS_SHM (16gb: loaders hand batches over in shared memory) and
-# MAX_RESTARTS (3: how often the processes start again, from the last checkpoint, when one has died).
+# ATSS_IMAGE (atss_ext), ATSS_GPUS (all; none: no GPU; device=0,1: these two), ATSS_SHM (16gb: loaders hand batches over
+# in shared memory) and MAX_RESTARTS (3: how often the processes start again, from the last checkpoint, when one has died).
 set -euo pipefail
 
 usage() {
@@ -40,7 +40,10 @@ options=(--rm --shm-size "${ATSS_SHM:-16gb}" --user "$(id -u):$(id -g)")
 options+=(--volume "$data:/workspace/data" --volume "$work_dirs:/workspace/work_dirs")
 options+=(--env HF_HOME=/workspace/data/huggingface --env TORCH_HOME=/workspace/data/torch)
 [[ $job == test ]] || options+=(--env "MAX_RESTARTS=${MAX_RESTARTS:-3}")
-[[ ${ATSS_GPUS:-all} == none ]] || options+=(--gpus "${ATSS_GPUS:-all}")
+gpus=${ATSS_GPUS:-all}
+# Docker reads a line of CSV, in which only quotes keep the numbers of several GPUs together.
+[[ $gpus =~ ^device=[^=\"]*,[^=\"]*$ ]] && gpus="\"$gpus\""
+[[ $gpus == none ]] || options+=(--gpus "$gpus")
 [[ -t 0 && -t 1 ]] && options+=(--interactive --tty)
 
 exec docker run "${options[@]}" "${ATSS_IMAGE:-atss_ext}" "${command[@]}"

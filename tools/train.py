@@ -16,6 +16,7 @@ from atss_ext.cli import UserError, base_parser, build_runner, load_config, note
 from atss_ext.cli.preflight import check_data
 from atss_ext.cli.restarts import continues
 from atss_ext.cli.runner import require, require_checkpoint
+from atss_ext.compat.published import SUFFIX
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -50,6 +51,11 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
             )
         cfg.auto_scale_lr.enable = True
     if args.resume:
+        if args.resume.endswith(SUFFIX):
+            raise UserError(
+                f'--resume {args.resume}: a {SUFFIX} file has weights and no optimizer to go on with; start '
+                f'from its weights with --cfg-options load_from={args.resume}'
+            )
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if cfg.get('load_from'):

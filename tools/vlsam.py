@@ -20,6 +20,7 @@ import atss_ext.cli  # noqa: F401
 from atss_ext.cli import UserError, run_tool
 from atss_ext.cli.open_ended import FORMATS, Job, join, run_job
 from atss_ext.cli.options import CfgOptions
+from atss_ext.cli.restarts import failures_code
 
 QUICK = {'questions': 'single', 'corners': False}
 
@@ -119,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     failed = run_job(job, join(args.launcher))
     if failed:
-        sys.exit(1)
+        sys.exit(failures_code())
 
 
 if __name__ == '__main__':

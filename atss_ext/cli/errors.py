@@ -52,9 +52,10 @@ def first_line(error: BaseException) -> str:
 def run_tool(tool: Callable[[], None], resume: str = 'training goes on with --resume') -> int:
     """Run a command and return its exit code: 0, 1 for a bug, 2 for a user's error.
 
-    A user's error is one sentence on stderr. Anything unknown keeps its whole traceback, which
-    is also appended to the log of the run, whose place is named. ``resume`` tells whoever
-    interrupts it how it goes on.
+    A user's error is one sentence on stderr. So is the death of another process of the run, with code 1:
+    tools/launch.py starts the run again after such a death, but not after a user's error. Anything
+    unknown keeps its whole traceback, which is also appended to the log of the run, whose place is
+    named. ``resume`` tells whoever interrupts it how it goes on.
     """
     try:
         tool()
@@ -70,7 +71,7 @@ def run_tool(tool: Callable[[], None], resume: str = 'training goes on with --re
         if not isinstance(error, SENTENCES):  # recognised by its looks: keep the evidence
             _append_to_log(''.join(traceback.format_exception(error)))
         _say(sentence)
-        return USER_ERROR
+        return BUG if _peer(error) else USER_ERROR
     return 0
 
 

@@ -11,6 +11,15 @@ from atss_ext.cli.errors import rank
 _MARKER = '.launch.json'
 
 
+def failures_code() -> int:
+    """The exit code of a run that came to its end, but in which something failed.
+
+    It is 1, as after a bug; tools/launch.py, which starts again what died of a bug, asks for one of its own
+    and hands on 1.
+    """
+    return int(os.environ.get('ATSS_FINISHED_CODE', '1'))
+
+
 def continues(work_dir: str | os.PathLike[str]) -> bool:
     """Whether this run has written a checkpoint before it was started again.
 

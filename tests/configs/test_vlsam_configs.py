@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATA_SAMPLERS, init_default_scope
 from tiny_sams import tiny_sam
 from tiny_vlms import tiny_vlm
 
@@ -91,6 +91,20 @@ def test_a_config_resolves_to_the_table_and_builds(place, pair, tmp_path):
     pipeline = MODELS.build(cfg.model).pipeline
     assert pipeline.options == PipelineOptions()
     assert type(pipeline.segmenter.model).__name__ == {SAM: 'SamModel', SAM2: 'Sam2Model'}[PAIRS[pair][1]]
+
+
+@pytest.mark.parametrize('name', sorted(expected_files()))
+@pytest.mark.parametrize('processes', [2, 8])
+def test_every_image_is_one_process_s(name, processes, monkeypatch):
+    """Also of five images, which divide by neither number of processes."""
+    cfg = Config.fromfile(CONFIGS / name)
+    shares = []
+    for rank in range(processes):
+        monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda rank=rank: (rank, processes))
+        sampler = DATA_SAMPLERS.build(cfg.test_dataloader.sampler, default_args={'dataset': range(5)})
+        shares.append(list(sampler))
+    assert shares[0] == list(range(0, 5, processes))
+    assert sorted(image for share in shares for image in share) == [0, 1, 2, 3, 4]
 
 
 def test_the_small_world_has_the_models_of_the_package():

@@ -14,7 +14,8 @@ import torch
 from ports import free_port
 from tiny_coco import REPO, environment
 
-from atss_ext.cli.restarts import continues
+from atss_ext.cli import UserError, run_tool
+from atss_ext.cli.restarts import continues, failures_code
 
 # 3 images with boxes, padded to 4: two steps an epoch on each of two processes.
 SETTINGS = """
@@ -120,6 +121,35 @@ def test_only_a_checkpoint_of_this_run_is_gone_on_from(tmp_path, monkeypatch):
     assert not continues(tmp_path / 'new')
     (tmp_path / 'new/last_checkpoint').write_text('epoch_1.pth')
     assert continues(tmp_path / 'new')
+
+
+@pytest.mark.parametrize(
+    ('error', 'code', 'said'),
+    [
+        (
+            RuntimeError('[pair.cc:553] Connection closed by peer [127.0.0.1]:1'),
+            1,
+            'another process of this run',
+        ),
+        (UserError('the value 3 is too large'), 2, 'the value 3 is too large'),
+    ],
+)
+def test_a_lost_process_is_no_user_error(error, code, said, capsys, monkeypatch):
+    """The launcher starts nothing again after a user's error."""
+    monkeypatch.setenv('RANK', '0')
+
+    def tool() -> None:
+        raise error
+
+    assert run_tool(tool) == code
+    assert capsys.readouterr().err.startswith(f'error: {said}')
+
+
+def test_the_launcher_chooses_the_code_of_a_run_with_failures(monkeypatch):
+    monkeypatch.delenv('ATSS_FINISHED_CODE', raising=False)
+    assert failures_code() == 1
+    monkeypatch.setenv('ATSS_FINISHED_CODE', '3')
+    assert failures_code() == 3
 
 
 BRIDGE = 'atssbr0'

@@ -1,5 +1,6 @@
 """VL-SAM over a folder in several processes: each image once, and the files that one process would write."""
 
+import io
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from tiny_coco import REPO, environment
 
 from atss_ext.cli import UserError
 from atss_ext.cli.open_ended import Job, Processes, join, run_job
+from atss_ext.cli.open_ended.counter import Counter
 
 SIZE = (96, 128)
 SQUARES = {'red square': [(8, 8, 40, 40)], 'green square': [(80, 40, 112, 72)]}
@@ -41,7 +43,8 @@ def folder(tmp_path) -> Path:
 
 def test_two_processes_write_what_one_writes(folder, in_process):
     tail = ['--config', 'slow.py', '--format', 'coco', 'yolo-boxes']
-    env = environment(PYTHON=sys.executable, PORT=free_port())
+    # Restarts are for processes that die: no image is asked again because another cannot be read.
+    env = environment(PYTHON=sys.executable, PORT=free_port(), MAX_RESTARTS='2')
     env['PYTHONPATH'] += f'{os.pathsep}{REPO}/tests/vlsam'
     script = str(REPO / 'tools/dist_vlsam.sh')
     two = subprocess.run(
@@ -65,6 +68,57 @@ def test_two_processes_write_what_one_writes(folder, in_process):
     for image in images:
         one, other = (folder / out / 'pictures' / f'{image["file_name"]}.png' for out in ('one', 'two'))
         assert np.array_equal(np.array(Image.open(one)), np.array(Image.open(other)))
+
+
+class Watched(Processes):
+    """The first of two, without the other; notes what is exported whenever it waits."""
+
+    def check_same(self, names) -> None:
+        pass
+
+    def total(self, number: int) -> int:
+        return number
+
+    def wait(self) -> None:
+        SEEN.append(Path('out/annotations.json').exists())
+
+
+SEEN: list[bool] = []
+
+
+def test_no_process_ends_before_all_is_exported(folder, monkeypatch):
+    """One that ends with failures has torchrun end the others."""
+    monkeypatch.chdir(folder)
+    SEEN.clear()
+    job = Job(folder / 'photos', folder / 'out', str(folder / 'slow.py'), None, None, pictures=False)
+    run_job(job, Watched(0, 2))
+    assert SEEN == [False, True]
+
+
+class Pieces(io.BytesIO):
+    """What is written, one item a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+
+    def write(self, piece) -> int:
+        if piece:
+            self.pieces.append(bytes(piece))
+        return len(piece)
+
+
+def test_lines_of_two_processes_cannot_mix(monkeypatch):
+    """torchrun starts Python with -u, where every write goes to the pipe at once."""
+    pipe = Pieces()
+    monkeypatch.setattr('sys.stdout', io.TextIOWrapper(pipe, write_through=True))
+    counter = Counter(1, 'process 1 of 2: ')
+    counter.fault('3.png', 'it is no image')
+    counter.finish(Path('out'))
+    assert pipe.pieces == [
+        b'process 1 of 2: [1/1] 3.png: FAILED: it is no image\n',
+        b'process 1 of 2: 0 images, 0 objects; 1 FAILED (the same command tries them again): out\n',
+    ]
 
 
 @pytest.mark.parametrize('count', range(1, 8))

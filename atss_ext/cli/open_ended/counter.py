@@ -43,7 +43,7 @@ class Counter:
         rest = ''
         if left and self._seconds:
             rest = f'; {duration(left * sum(self._seconds) / len(self._seconds))} left'
-        print(f'{self.title}[{self.seen}/{self.total}] {name}: {words}{rest}', flush=True)
+        self._line(f'[{self.seen}/{self.total}] {name}: {words}{rest}')
 
     def finish(self, out: Path) -> None:
         """The last line."""
@@ -52,4 +52,9 @@ class Counter:
             parts.append(f'{self.kept} kept from an earlier run')
         if self.failed:
             parts.append(f'{self.failed} FAILED (the same command tries them again)')
-        print(f'{self.title}{"; ".join(parts)}: {out}', flush=True)
+        self._line(f'{"; ".join(parts)}: {out}')
+
+    def _line(self, words: str) -> None:
+        # In one piece: torchrun's processes do not buffer, and print writes the end of a line by itself; the
+        # line of another process may come before it.
+        print(f'{self.title}{words}\n', end='', flush=True)

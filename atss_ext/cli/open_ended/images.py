@@ -41,6 +41,7 @@ def run_images(job: Job, store: ResultStore, processes: Processes) -> int:
                 try_to_draw(name, path, found, picture)
         counter.finish(job.out)
         failed = processes.total(counter.failed)  # here the first waits until all have come to their end
+    processes.wait()  # whoever ends with a failure has the launcher end all others, also amid the export
     return failed
 
 

@@ -19,7 +19,8 @@ test_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     drop_last=False,
-    sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
+    # Each image in one process, also where their number does not divide: an image may take minutes.
+    sampler=dict(type='mmengine.DefaultSampler', shuffle=False, round_up=False),
     dataset=dict(
         type='atss_ext.ImageList',
         data_root='data/images/',
