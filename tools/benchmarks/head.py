@@ -112,7 +112,7 @@ def _our_calls(settings: Settings, instances: list[Any], metas: list[dict]) -> t
 
     def assign() -> object:
         return ops.atss_assign(
-            priors.boxes, priors.sizes, gts.boxes, gts.offsets, TOPK, valid, grid=priors.grid
+            priors.boxes, priors.level_sizes, gts.boxes, gts.offsets, TOPK, valid, grid=priors.grid
         )
 
     return lambda: head.get_targets(*inputs()), assign
