@@ -98,8 +98,9 @@ def torchrun_options(processes: str, environment: Mapping[str, str]) -> list[str
     options = [f'--nnodes={nodes}', f'--nproc_per_node={processes}']
     if whole_number('MAX_RESTARTS', restarts, 0) == 0 and ':' not in nodes:
         return [*options, f'--node_rank={rank}', f'--master_addr={address}', f'--master_port={port}']
-    alone = nodes == '1'
-    run = environment.get('RUN_ID') or environment.get('SLURM_JOB_ID')
+    alone = most_nodes(nodes) == 1
+    # Several commands of one job would be one run: alone, each has an id of its own.
+    run = environment.get('RUN_ID') or (None if alone else environment.get('SLURM_JOB_ID'))
     if not run and not alone:
         raise LaunchError(
             f'NNODES={nodes} with restarts needs RUN_ID, a word of your choice: the same on all '

@@ -118,10 +118,11 @@ def read_call(
     given = pred_instances.priors
     rows = get_box_tensor(given)[:, :4]
     points = None
-    if isinstance(given, Tensor) and are_points(rows, expect_points):
+    # No head of points counts levels.
+    if isinstance(given, Tensor) and arguments.level_sizes is None and are_points(rows, expect_points):
         points = rows
         # One that knows points looks at nothing else of them.
-        priors = _priors_of_points(points, arguments.level_sizes, by_level and not expect_points)
+        priors = _priors_of_points(points, by_level and not expect_points)
     else:
         priors = _priors_of_boxes(rows, arguments.level_sizes, by_level)
         if by_location and len(priors):
@@ -197,12 +198,12 @@ def _with(named: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
     return {**named, name: value}
 
 
-def _priors_of_points(points: Tensor, level_sizes: list[int] | None, by_level: bool) -> PyramidPriors:
+def _priors_of_points(points: Tensor, by_level: bool) -> PyramidPriors:
     boxes = boxes_of_points(points)
-    if level_sizes is None:
-        level_sizes = levels_of_points(points) if by_level else [len(points)]
-    strides = strides_of_points(points, level_sizes) if by_level else None
-    return PyramidPriors(boxes, level_sizes, strides=strides)
+    if not by_level:
+        return PyramidPriors(boxes, [len(points)])
+    level_sizes = levels_of_points(points)
+    return PyramidPriors(boxes, level_sizes, strides=strides_of_points(points, level_sizes))
 
 
 def _priors_of_boxes(boxes: Tensor, level_sizes: list[int] | None, by_level: bool) -> PyramidPriors:

@@ -40,7 +40,9 @@ def read_checkpoint(path: str) -> Checkpoint:
     meta = content.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
     try:
-        dataset_meta = described(meta.get('dataset_meta'))
+        # mmdet 2 kept them beside the rest.
+        older = {key: meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
+        dataset_meta = described(meta.get('dataset_meta') or older)
     except ValueError as error:
         raise UserError(
             f'checkpoint {path} has class names that cannot be read ({error}); remove meta.dataset_meta from '

@@ -21,6 +21,7 @@ from atss_ext.assigners import (
     assign_batch,
 )
 from atss_ext.assigners.base import AssignmentError
+from atss_ext.assigners.per_image import read_call
 from atss_ext.assigners.prior_forms import (
     are_points,
     boxes_of_points,
@@ -156,6 +157,18 @@ def test_anchors_are_no_points(name):
     for expected in (False, True):
         assert not are_points(boxes, expected)
         assert not are_points(boxes[(boxes >= 0).all(1)], expected)
+
+
+def test_priors_that_are_counted_by_level_are_no_points():
+    """Five anchors could be points by their numbers."""
+    boxes = torch.cat(anchors(ONE, 16, 16, [8, 16]))
+    assert len(boxes) == 5
+    assert are_points(boxes, expected=True)
+    pred = InstanceData(priors=boxes, scores=torch.zeros(5, 2), bboxes=boxes)
+    gts = InstanceData(bboxes=torch.tensor([[0.0, 0, 9, 9]]), labels=torch.tensor([0]))
+    call = read_call(SimOTAAssigner(), pred, ([4, 1], gts, None), {}, by_level=True, expect_points=True)
+    assert call.points is None
+    assert torch.equal(call.priors.boxes, boxes)
 
 
 def test_boxes_of_points_are_the_papers_anchors():

@@ -22,6 +22,7 @@ from atss_ext.cli.errors import UserError
 from atss_ext.compat.checkpoints import load_from_local
 from atss_ext.deploy import publish
 from atss_ext.deploy.check import predict
+from atss_ext.deploy.checkpoint import read_checkpoint
 from atss_ext.deploy.publish import write_safetensors
 
 
@@ -154,6 +155,14 @@ def test_config_is_compared_with_the_weights(checkpoint, official, tmp_path):
             str(checkpoint), tmp_path / 'b.safetensors', tiny_config(**{'model.bbox_head.num_classes': 5})
         )
     assert os.listdir(tmp_path) == ['a.safetensors']
+
+
+def test_names_of_mmdet_2_are_kept(official, tmp_path):
+    _, model = official
+    meta = {'CLASSES': ('car', 'bus'), 'PALETTE': [(1, 2, 3), (4, 5, 6)], 'epoch': 12}
+    torch.save({'meta': meta, 'state_dict': model.state_dict()}, tmp_path / 'old.pth')
+    read = read_checkpoint(str(tmp_path / 'old.pth'))
+    assert read.dataset_meta == {'classes': ('car', 'bus'), 'palette': [(1, 2, 3), (4, 5, 6)]}
 
 
 def test_names_come_from_the_config_where_the_checkpoint_has_none(official, tmp_path):

@@ -57,6 +57,15 @@ def test_several_machines_need_a_name_in_common():
     assert '--rdzv_id=77' in options(NNODES='2', MAX_RESTARTS='1', SLURM_JOB_ID='77')
 
 
+@pytest.mark.parametrize('nodes', ['1', '1:1'])
+def test_two_commands_of_one_job_are_two_runs(nodes):
+    one, other = (options(NNODES=nodes, MAX_RESTARTS='1', SLURM_JOB_ID='77') for _ in range(2))
+    ids = [next(word for word in words if word.startswith('--rdzv_id=')) for words in (one, other)]
+    assert ids[0] != ids[1]
+    assert '--rdzv_id=77' not in ids
+    assert '--rdzv_id=own' in options(NNODES=nodes, MAX_RESTARTS='1', RUN_ID='own')
+
+
 NODES = 'must be a number of machines, such as 2, or a range, such as 2:4'
 
 

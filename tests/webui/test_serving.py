@@ -110,6 +110,7 @@ def test_other_sites_can_send_nothing(server):
     port = port_of(server)
     for site in (
         'http://evil.com',
+        'http://[abc',
         f'http://evil.com:{port}',
         'null',
         'http://127.0.0.1',

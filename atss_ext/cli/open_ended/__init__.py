@@ -1,5 +1,6 @@
 """What ``tools/vlsam.py`` does: image after image, each result kept at once, pictures and exports behind."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from atss_ext.vlsam.store import ResultStore
 __all__ = ['FORMATS', 'Job', 'Processes', 'join', 'run_job']
 
 _INPUT = 'input.txt'
+_RESTARTED = '.restarted'  # which run of torchrun has begun anew
 
 
 def run_job(job: Job, processes: Processes | None = None) -> int:
@@ -31,15 +33,32 @@ def run_job(job: Job, processes: Processes | None = None) -> int:
             f'{job.source} is a video, whose objects keep their numbers from frame to frame; run '
             'tools/vlsam.py on it, in one process'
         )
-    # What torchrun starts again goes on: it forgets no results of its own.
-    again = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')) > 0
-    restart = job.restart and processes.first and not again
+    restart = job.restart and processes.first and not _has_restarted(job.out)
     with processes.one_by_one():
         _check_input(job.source.resolve(), job.out, restart)
         store = ResultStore(job.out / 'results', fingerprint, restart=restart)
         with replacing(job.out / _INPUT) as file:
             file.write(str(job.source.resolve()))
+        if restart:
+            with replacing(job.out / _RESTARTED) as file:
+                file.write(_run_id())
     return run_video(job, store) if video else run_images(job, store, processes)
+
+
+def _run_id() -> str:
+    return os.environ.get('TORCHELASTIC_RUN_ID', 'none')
+
+
+def _has_restarted(out: Path) -> bool:
+    """Whether this run has forgotten earlier results already.
+
+    What torchrun starts again, after a death or because a machine has joined, forgets none of its own.
+    """
+    if _run_id() == 'none':  # no launcher, or one that starts nothing again
+        return False
+    with contextlib.suppress(OSError, ValueError):
+        return (out / _RESTARTED).read_text(encoding='utf-8') == _run_id()
+    return False
 
 
 def _check_input(source: Path, out: Path, restart: bool) -> None:
