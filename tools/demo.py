@@ -33,8 +33,9 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.errors import run_tool
 from atss_ext.datasets import ShapesSpec, write_coco
+from atss_ext.errors import UserError
 from atss_ext.visualization import ProgressHook
 from atss_ext.visualization.demo_pages import draw_pages
 from atss_ext.visualization.progress import duration

@@ -23,9 +23,10 @@ from typing import Any, NamedTuple, get_args
 from mmengine.registry import init_default_scope
 
 import atss_ext  # noqa: F401 - lets mmdet run without a compiled mmcv, and fills the registries
-from atss_ext.cli.errors import UserError, note, run_tool
+from atss_ext.cli.errors import note, run_tool
 from atss_ext.cli.targets import check_target, writing
 from atss_ext.datasets.checks import read_coco
+from atss_ext.errors import UserError
 from atss_ext.evaluation.backend import MISSING, Backend, check_backend, fast_available
 from atss_ext.evaluation.coco.figures import coco_figures, recall_figures
 from atss_ext.evaluation.coco.result_file import Results, check_results, found_of, read_results

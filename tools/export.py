@@ -16,6 +16,7 @@ import atss_ext.cli  # noqa: F401
 from atss_ext.cli import run_tool
 from atss_ext.cli.merge import merge_options
 from atss_ext.cli.options import CfgOptions, config_path, read_config
+from atss_ext.cli.runner import require
 from atss_ext.cli.targets import check_target
 from atss_ext.deploy.checkpoint import read_checkpoint
 from atss_ext.deploy.detector import build_detector, dataset_meta_of, load_weights, require_match
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_target('--out', args.out, args.checkpoint, args.config)
     cfg = read_config(config_path(args.config))
     merge_options(cfg, args.cfg_options or {}, False)
+    require(cfg, 'model')
     size = check_size(tuple(args.size)) if args.size else size_of(cfg)
     kept = read_checkpoint(args.checkpoint)
     model = build_detector(cfg)

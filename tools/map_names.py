@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from atss_ext.cli.errors import UserError, note, run_tool
+from atss_ext.cli.errors import note, run_tool
 from atss_ext.cli.targets import check_target
+from atss_ext.errors import UserError
 from atss_ext.evaluation.coco.result_file import is_number, read_results
 from atss_ext.evaluation.naming import CategoryMapper, read_categories
 from atss_ext.vlsam.atomic import replacing

@@ -16,6 +16,7 @@ import atss_ext.cli  # noqa: F401
 # isort: split
 from atss_ext.cli import UserError, run_tool
 from atss_ext.cli.options import config_path, read_config
+from atss_ext.cli.runner import require
 from atss_ext.cli.targets import check_target
 from atss_ext.compat.published import read_metadata
 from atss_ext.deploy import publish
@@ -64,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     check_target('--out', args.out, args.checkpoint)
     cfg = read_config(config_path(args.config)) if args.config else None
+    if cfg is not None:
+        require(cfg, 'model')
     done = publish(args.checkpoint, args.out, cfg, args.hash_name)
     print(f'{done.path}: {done.tensors} tensors, {done.numbers:,} numbers, {len(done.classes)} classes')
     print(f'sha256 of the weights: {done.sha256}')

@@ -17,9 +17,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from atss_ext.cli import UserError, base_parser, build_runner, load_config, note, run_tool
-from atss_ext.cli.preflight import check_data, iter_leaves
+from atss_ext.cli.preflight import check_data
 from atss_ext.cli.results import DumpCocoResults, DumpDetections
 from atss_ext.cli.runner import require, require_checkpoint
+from atss_ext.datasets.leaves import iter_leaves
 from atss_ext.vlsam.image_list import ImageList
 
 PICKLES = ('.pkl', '.pickle')

@@ -14,7 +14,7 @@ from mmengine.runner import find_latest_checkpoint
 
 from atss_ext.cli import UserError, base_parser, build_runner, load_config, note, run_tool
 from atss_ext.cli.preflight import check_data
-from atss_ext.cli.restarts import continues
+from atss_ext.cli.restarts import continues, finish
 from atss_ext.cli.runner import require, require_checkpoint
 from atss_ext.compat.published import SUFFIX
 
@@ -89,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     apply_options(cfg, args)
     check_data(cfg, 'train_dataloader', *(['val_dataloader'] if cfg.get('val_cfg') else []))
     build_runner(cfg, args.cfg_options).train()
+    finish(cfg.work_dir)
 
 
 if __name__ == '__main__':

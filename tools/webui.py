@@ -20,8 +20,9 @@ import atss_ext.cli  # noqa: F401
 # isort: split
 from mmengine.runner import find_latest_checkpoint
 
-from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.errors import run_tool
 from atss_ext.compat.checkpoints import force_restricted_loading, register_loader
+from atss_ext.errors import UserError
 from atss_ext.vlsam.devices import check_device
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'

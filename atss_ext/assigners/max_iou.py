@@ -271,7 +271,8 @@ def _check_centers(call: ImageCall, assigned: Tensor) -> None:
         raise AssignmentError(
             f'MaxIoUAssigner gives {int(outside.sum())} of {len(own)} positives a gt that their centre lies '
             'outside of, and there is no centerness there for mmdet.ATSSHead or the first epochs of TOODHead '
-            'to learn: set center_inside=True, or take atss_ext.ATSSHead'
+            'to learn (VFNetHead, which learns none, calls alike): set center_inside=True, or take '
+            'atss_ext.ATSSHead'
         )
 
 

@@ -34,12 +34,12 @@ class ImageCall:
         priors: boxes with the sizes of their levels; with strides where the head gave points.
         gts: of the batch of one.
         gt_instances: the same as the head gave them.
-        predictions: of a batch of one, or None where the head gave none.
+        predictions: of a batch of one; None where the head gave none, or the assigner does not use them.
         points: [N, 4] (centre x, centre y, stride x, stride y), as the head gave them, or None.
         alpha: TOODHead's exponent of the score, None of other heads.
         beta: TOODHead's exponent of the IoU, likewise.
         wants_centerness: whether the call is that of ATSSHead and TOODHead's first epochs, which take the
-            centerness of positives.
+            centerness of positives. VFNetHead, which does not, calls alike.
     """
 
     priors: PyramidPriors
@@ -132,7 +132,8 @@ def read_call(
         priors,
         PackedGts.from_instances([arguments.gts], ignored),
         arguments.gts,
-        _predictions(pred_instances, arguments, expect_logits),
+        # Whoever does not use them shall not wait for a GPU to have made them.
+        _predictions(pred_instances, arguments, expect_logits) if _needs_predictions(assigner) else None,
         points,
         arguments.alpha,
         arguments.beta,
@@ -189,6 +190,10 @@ def _read_arguments(assigner: object, args: Sequence[Any], kwargs: Mapping[str, 
         named.get('beta'),
         'gt_instances' in kwargs,
     )
+
+
+def _needs_predictions(assigner: object) -> bool:
+    return getattr(assigner, 'needs_predictions', False)
 
 
 def _with(named: dict[str, Any], name: str, value: Any) -> dict[str, Any]:

@@ -8,8 +8,9 @@ warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
 with warnings.catch_warnings(record=True):
     import torch.distributed.optim  # noqa: F401
 
-from atss_ext.cli.errors import UserError, note, run_tool  # noqa: E402
+from atss_ext.cli.errors import note, run_tool  # noqa: E402
 from atss_ext.cli.options import base_parser, load_config  # noqa: E402
 from atss_ext.cli.runner import build_runner  # noqa: E402
+from atss_ext.errors import UserError  # noqa: E402
 
 __all__ = ['UserError', 'base_parser', 'build_runner', 'load_config', 'note', 'run_tool']

@@ -15,16 +15,13 @@ from urllib.error import URLError
 from atss_ext.assigners.base import AssignmentError
 from atss_ext.compat.checkpoints import explain_refusal
 from atss_ext.datasets.checks import DataError, nearest
+from atss_ext.errors import UserError
 from atss_ext.vlsam.protocols import VlsamError
 
 USER_ERROR = 2
 BUG = 1
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
-
-
-class UserError(Exception):
-    """Something the user can mend; the message is one sentence with the value and the way out."""
 
 
 # Errors whose message is the sentence.
@@ -40,13 +37,6 @@ def note(sentence: str) -> None:
     """Say something on stderr, once for all ranks."""
     if rank() == 0:
         print(f'note: {sentence}', file=sys.stderr, flush=True)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's message, or its type where it has none."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    lines = text.strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def run_tool(tool: Callable[[], None], resume: str = 'training goes on with --resume') -> int:

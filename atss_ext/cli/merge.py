@@ -6,8 +6,9 @@ from typing import Any
 from mmengine.config import Config
 
 from atss_ext.cli.config_keys import ALWAYS, Position, allowed_keys, dotted
-from atss_ext.cli.errors import UserError, first_line, note
+from atss_ext.cli.errors import note
 from atss_ext.datasets.checks import nearest
+from atss_ext.errors import UserError, first_line
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any], amp: bool = False) -> None:

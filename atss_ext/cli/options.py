@@ -9,9 +9,9 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from atss_ext.cli.errors import UserError, first_line
 from atss_ext.cli.merge import merge_options
 from atss_ext.datasets.checks import nearest
+from atss_ext.errors import UserError, first_line
 
 
 class CfgOptions(DictAction):

@@ -2,7 +2,7 @@
 
 import codecs
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,11 @@ from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from atss_ext.cli.errors import UserError, note
+from atss_ext.cli.errors import note
 from atss_ext.datasets import CodaDataset, LvisDataset, ShapesDataset
 from atss_ext.datasets.checks import CocoSummary, DataError, check_coco, check_images, read_coco
+from atss_ext.datasets.leaves import iter_leaves
+from atss_ext.errors import UserError
 
 
 class _LentCOCO(COCO):
@@ -124,17 +126,6 @@ def _check_head(key: str, dataset: CocoDataset, head: Any) -> None:
             f'model.bbox_head.num_classes is {count}, but the dataset of {key} has {len(classes)} classes '
             f"(first '{classes[0]}'); make them agree"
         )
-
-
-def iter_leaves(dataset_cfg: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the datasets inside wrappers (Concat-, Repeat-, ClassBalanced-, MultiImageMixDataset)."""
-    inner = [dataset_cfg[key] for key in ('dataset', 'datasets') if key in dataset_cfg]
-    if not inner:
-        yield dataset_cfg
-    for value in inner:
-        for item in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(item, Mapping):
-                yield from iter_leaves(item)
 
 
 def _coco_dataset(leaf: Mapping[str, Any]) -> CocoDataset | None:

@@ -24,25 +24,49 @@ def continues(work_dir: str | os.PathLike[str]) -> bool:
     """Whether this run has written a checkpoint before it was started again.
 
     The first start notes which checkpoint was the last one in the folder, so that one of an earlier run is
-    never taken for its own. All processes of a start get the same answer.
+    never taken for its own, whatever id that had. All processes of a start get the same answer.
 
     Args:
         work_dir: of the run; all its machines share it.
     """
-    run = os.environ.get('TORCHELASTIC_RUN_ID', 'none')
-    if run == 'none':  # no launcher, or one that starts nothing again
+    run = _run_id()
+    if run is None:
         return False
     folder = Path(work_dir)
     latest = _latest(folder)
     known = _read(folder / _MARKER)
-    if known is not None and known.get('run') == run:
+    if known is not None and known.get('run') == run and not _is_over(known):
         return latest is not None and latest != known.get('latest')
     if rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f'{_MARKER}.partial'
-        partial.write_text(json.dumps({'run': run, 'latest': latest}), encoding='utf-8')
-        os.replace(partial, folder / _MARKER)
+        _write(folder, {'run': run, 'latest': latest})
     return False
+
+
+def finish(work_dir: str | os.PathLike[str]) -> None:
+    """Note that this run has come to its end: whoever takes its id again begins another one."""
+    run = _run_id()
+    if run is not None and rank() == 0:
+        folder = Path(work_dir)
+        known = _read(folder / _MARKER) or {}
+        _write(folder, {'run': run, 'latest': known.get('latest'), 'finished': True})
+
+
+def _run_id() -> str | None:
+    """None without a launcher, or under one that starts nothing again."""
+    run = os.environ.get('TORCHELASTIC_RUN_ID', 'none')
+    return None if run == 'none' else run
+
+
+def _is_over(known: dict[str, Any]) -> bool:
+    # A process that died while it ended takes the finished ones along into another start of the same run.
+    return bool(known.get('finished')) and os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') == '0'
+
+
+def _write(folder: Path, content: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f'{_MARKER}.partial'
+    partial.write_text(json.dumps(content), encoding='utf-8')
+    os.replace(partial, folder / _MARKER)
 
 
 def _latest(folder: Path) -> list[Any] | None:

@@ -13,10 +13,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from atss_ext.cli.checkpoint_report import CheckpointReport
-from atss_ext.cli.errors import UserError, note
+from atss_ext.cli.errors import note
 from atss_ext.cli.images import name_unreadable_images
 from atss_ext.compat.checkpoints import force_restricted_loading, register_loader
 from atss_ext.datasets.checks import nearest
+from atss_ext.errors import UserError
 
 
 def require(cfg: Config, *keys: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from atss_ext.cli.errors import UserError
+from atss_ext.errors import UserError
 from atss_ext.vlsam.atomic import replacing
 
 Name = str | os.PathLike[str]

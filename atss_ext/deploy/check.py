@@ -9,7 +9,7 @@ from mmdet.structures import DetDataSample
 from numpy.typing import NDArray
 from torch import nn
 
-from atss_ext.cli.errors import UserError
+from atss_ext.errors import UserError
 
 BOX_TOLERANCE = 1e-4  # pixels, on images of up to 256: float32 keeps seven digits of a coordinate
 SCORE_TOLERANCE = 1e-5

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from atss_ext.cli.errors import UserError, first_line
 from atss_ext.compat.checkpoints import load_from_local
 from atss_ext.compat.published import described, is_text
+from atss_ext.errors import UserError, first_line
 
 
 class Checkpoint(NamedTuple):

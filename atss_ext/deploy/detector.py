@@ -10,19 +10,13 @@ from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from atss_ext.cli.checkpoint_report import match_report
-from atss_ext.cli.errors import UserError
-from atss_ext.cli.preflight import iter_leaves
-from atss_ext.cli.runner import require
+from atss_ext.datasets.leaves import iter_leaves
+from atss_ext.errors import UserError
+from atss_ext.models.checkpoint_match import match_report
 
 
 def build_detector(cfg: Config) -> nn.Module:
-    """The model of a config in evaluation mode, without weights that were learnt.
-
-    Raises:
-        UserError: the config has no model.
-    """
-    require(cfg, 'model')
+    """The model of a config, which has one, in evaluation mode, without weights that were learnt."""
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     return model.requires_grad_(False).eval()

@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from atss_ext.cli.errors import UserError
 from atss_ext.deploy.check import Detections, Detector, Difference, check_export
 from atss_ext.deploy.graph import DetectorGraph
 from atss_ext.deploy.images import SIDES, Size
+from atss_ext.errors import UserError
 from atss_ext.version import __version__
 
 INPUT = 'image'

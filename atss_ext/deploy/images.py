@@ -8,9 +8,9 @@ import numpy as np
 from mmengine.config import Config
 from numpy.typing import NDArray
 
-from atss_ext.cli.errors import UserError
-from atss_ext.cli.preflight import iter_leaves
+from atss_ext.datasets.leaves import iter_leaves
 from atss_ext.datasets.shapes import ShapesSpec, draw_scene
+from atss_ext.errors import UserError
 
 Size = tuple[int, int]
 SIDES = (32, 4096)  # what a graph of any size takes

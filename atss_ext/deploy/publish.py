@@ -13,10 +13,10 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from atss_ext.cli.errors import UserError, first_line
 from atss_ext.compat.published import SUFFIX, described, fingerprint
 from atss_ext.deploy.checkpoint import Checkpoint, read_checkpoint
 from atss_ext.deploy.detector import build_detector, dataset_meta_of, require_match
+from atss_ext.errors import UserError, first_line
 from atss_ext.version import __version__
 
 # Of the machine and the run, not of the model.

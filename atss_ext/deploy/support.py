@@ -8,7 +8,7 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from torch import nn
 
-from atss_ext.cli.errors import UserError
+from atss_ext.errors import UserError
 from atss_ext.models import ATSSHead
 
 

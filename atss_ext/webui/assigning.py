@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from atss_ext.cli.errors import UserError
 from atss_ext.cli.options import read_config
 from atss_ext.datasets.checks import nearest, read_coco
+from atss_ext.errors import UserError
 from atss_ext.visualization.assignments import AssignedImage, Explainer, ImageSource, draw_comparison
 from atss_ext.vlsam.protocols import Image
 from atss_ext.webui.offer import called

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image as Pillow
 
-from atss_ext.cli.errors import UserError
 from atss_ext.datasets.shapes import Scene, ShapesSpec, draw_scene
+from atss_ext.errors import UserError
 from atss_ext.vlsam.export import to_coco
 from atss_ext.vlsam.protocols import Image
 from atss_ext.vlsam.world import scene_of

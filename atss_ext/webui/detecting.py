@@ -12,13 +12,13 @@ from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from atss_ext.cli.checkpoint_report import match_report
-from atss_ext.cli.errors import UserError
 from atss_ext.cli.options import read_config
 from atss_ext.cli.runner import require
 from atss_ext.datasets.checks import DataError, read_coco
 from atss_ext.deploy.checkpoint import read_checkpoint
 from atss_ext.deploy.detector import load_weights
+from atss_ext.errors import UserError
+from atss_ext.models.checkpoint_match import match_report
 from atss_ext.vlsam.protocols import Image
 
 

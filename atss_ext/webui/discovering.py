@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from atss_ext.cli.errors import UserError
+from atss_ext.errors import UserError
 from atss_ext.vlsam.detections import Detections
 from atss_ext.vlsam.loading import load
 from atss_ext.vlsam.pipeline import Pipeline

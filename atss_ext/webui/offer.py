@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atss_ext.cli.errors import SENTENCES, UserError
+from atss_ext.cli.errors import SENTENCES
 from atss_ext.cli.options import config_path
 from atss_ext.datasets.checks import nearest
+from atss_ext.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from atss_ext.cli.errors import UserError, first_line
+from atss_ext.errors import UserError, first_line
 from atss_ext.webui.desk import Desk
 
 # Gradio's own scripts stand in the page and compile templates; a browser takes nothing from other hosts.

@@ -230,6 +230,17 @@ def test_predictions_that_are_missing_are_one_sentence(kind, lacking):
         kind().assign(given, scene.gts)
 
 
+def test_predictions_that_are_not_used_are_not_looked_at():
+    """A GPU would have to finish them first; those of the device 'meta' have no values at all."""
+    scene = random_scene(1, 'mixed', 3, 96, 128)
+    scores, boxes = torch.empty(len(scene.priors), 80, device='meta'), scene.priors.to('meta')
+    given = InstanceData(priors=scene.priors)
+    given.set_field(scores, 'scores')
+    given.set_field(boxes, 'bboxes')
+    wanted = ATSSAssigner().assign(scene.predictions, scene.sizes, scene.gts)
+    assert torch.equal(ATSSAssigner().assign(given, scene.sizes, scene.gts).gt_inds, wanted.gt_inds)
+
+
 @pytest.mark.parametrize('kind', [CostATSSAssigner, DynamicSoftLabelAssigner])
 def test_scores_within_0_and_1_are_logits_where_the_own_head_has_logits(kind):
     """But not as TOOD's head and YOLOX's call; beyond, they are logits for everyone."""

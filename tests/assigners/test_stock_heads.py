@@ -51,6 +51,11 @@ HEADS = {
          'loss_dfl': {'type': 'mmdet.DistributionFocalLoss'}},
         None,
     ),
+    'VFNetHead': (
+        {'anchor_generator': {**ANCHORS, 'center_offset': 0.0}, 'loss_bbox': GIOU, 'norm_cfg': NORM,
+         'loss_bbox_refine': GIOU, 'loss_cls': {'type': 'mmdet.VarifocalLoss', 'use_sigmoid': True}},
+        None,
+    ),
     'DDODHead': (
         {'anchor_generator': ANCHORS, 'bbox_coder': CODER, 'loss_cls': FOCAL, 'loss_bbox': GIOU,
          'norm_cfg': NORM, 'loss_iou': ENTROPY},
@@ -80,14 +85,15 @@ NO_PREDICTIONS = (
 )
 NO_CENTERNESS = (
     'MaxIoUAssigner gives 12 of 45 positives a gt that their centre lies outside of, and there is no '
-    'centerness there for mmdet.ATSSHead or the first epochs of TOODHead to learn: set center_inside=True, '
-    'or take atss_ext.ATSSHead'
+    'centerness there for mmdet.ATSSHead or the first epochs of TOODHead to learn (VFNetHead, which learns '
+    'none, calls alike): set center_inside=True, or take atss_ext.ATSSHead'
 )
 # Every pair that is refused, and the sentence.
 REFUSALS = {
     **{(h, name): NO_PREDICTIONS.format(name) for h in WITHOUT_PREDICTIONS for name in BY_PREDICTION},
     ('ATSSHead', 'MaxIoUAssigner'): NO_CENTERNESS,
     ('TOODHead at first', 'MaxIoUAssigner'): NO_CENTERNESS,
+    ('VFNetHead', 'MaxIoUAssigner'): NO_CENTERNESS,
 }
 VARIANTS = {
     **{name: (name, arguments) for name, arguments in ASSIGNERS.items()},

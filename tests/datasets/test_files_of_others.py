@@ -16,7 +16,7 @@ import subset
 import voc_to_coco
 import yolo_to_coco
 
-from atss_ext.cli.errors import UserError
+from atss_ext.errors import UserError
 
 BOM = b'\xef\xbb\xbf'
 XML = """<annotation>\r

@@ -11,9 +11,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / 'tools' / 'datasets'))
 
 import make_config
 
-from atss_ext.cli.errors import UserError
 from atss_ext.datasets.checks import DataError
 from atss_ext.datasets.own_config import class_names, own_config
+from atss_ext.errors import UserError
 
 
 def coco(path: Path, categories) -> Path:

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / 'tools' / 'datasets'))
 import subset
 from _stratify import stratify
 
-from atss_ext.cli.errors import UserError
 from atss_ext.datasets.annotation_checks import check_annotations
+from atss_ext.errors import UserError
 
 # Ten images: all show 0, four show 1, two show 2.
 LITERAL = [frozenset(kinds) for kinds in ({0, 1, 2}, {0, 1}, {0, 1, 2}, {0, 1}, *([{0}] * 6))]

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / 'tools' / 'datasets'))
 import voc_to_coco
 from _voc_xml import read_voc
 
-from atss_ext.cli.errors import UserError
 from atss_ext.datasets.annotation_checks import check_annotations
+from atss_ext.errors import UserError
 
 SIZE = '<size><width>100</width><height>80</height><depth>3</depth></size>'
 

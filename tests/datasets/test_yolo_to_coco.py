@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / 'tools' / 'datasets'))
 
 import yolo_to_coco
 
-from atss_ext.cli.errors import UserError
 from atss_ext.datasets.annotation_checks import check_annotations
+from atss_ext.errors import UserError
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import torch
 from onnx import numpy_helper
 from tiny_detectors import CLASSES, CONFIG, ROOT, SMALL, as_options, scene, tiny_model, with_head
 
-from atss_ext.cli.errors import UserError
 from atss_ext.deploy import export as exporting
 from atss_ext.deploy.check import Detections, check_export, compare, predict
 from atss_ext.deploy.export import capture, load_onnx, load_torch_export, write_onnx, write_torch_export
 from atss_ext.deploy.images import check_images
+from atss_ext.errors import UserError
 
 SIZE = (96, 128)
 SIZES = (SIZE, (101, 75), (33, 190), (160, 128))

@@ -5,9 +5,9 @@ import pytest
 import torch
 from tiny_detectors import scene, tiny_config, tiny_model, with_head
 
-from atss_ext.cli.errors import UserError
 from atss_ext.deploy.check import predict
 from atss_ext.deploy.graph import DetectorGraph
+from atss_ext.errors import UserError
 
 SIZES = ((96, 128), (100, 75), (33, 190))
 HEAD, TEST = 'model.bbox_head.', 'model.test_cfg.'

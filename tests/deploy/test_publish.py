@@ -18,12 +18,12 @@ from mmengine.runner.checkpoint import load_checkpoint
 from safetensors import safe_open
 from tiny_detectors import CLASSES, CONFIG, ROOT, SMALL, as_options, scene, tiny_config, with_head
 
-from atss_ext.cli.errors import UserError
 from atss_ext.compat.checkpoints import load_from_local
 from atss_ext.deploy import publish
 from atss_ext.deploy.check import predict
 from atss_ext.deploy.checkpoint import read_checkpoint
 from atss_ext.deploy.publish import write_safetensors
+from atss_ext.errors import UserError
 
 
 @pytest.fixture(scope='module')

@@ -15,7 +15,7 @@ from ports import free_port
 from tiny_coco import REPO, environment
 
 from atss_ext.cli import UserError, run_tool
-from atss_ext.cli.restarts import continues, failures_code
+from atss_ext.cli.restarts import continues, failures_code, finish
 
 # 3 images with boxes, padded to 4: two steps an epoch on each of two processes.
 SETTINGS = """
@@ -77,6 +77,7 @@ def test_a_killed_process_and_sharding_change_no_weight(tiny):
     assert (killed / 'died').exists()
     assert re.findall(r'resumed epoch: (\d+), iter: (\d+)', done.stdout + done.stderr)[0] == ('1', '2')
     assert first_steps(killed) == [1, 3]
+    assert json.loads((killed / '.launch.json').read_text())['finished']
     done = train(tiny, FSDP, sharded)
     assert done.returncode == 0, done.stderr[-3000:]
     one, other = weights(killed), weights(sharded)
@@ -121,6 +122,29 @@ def test_only_a_checkpoint_of_this_run_is_gone_on_from(tmp_path, monkeypatch):
     assert not continues(tmp_path / 'new')
     (tmp_path / 'new/last_checkpoint').write_text('epoch_1.pth')
     assert continues(tmp_path / 'new')
+
+
+def test_an_id_that_is_used_again_begins_another_run(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'street')
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '0')
+    note = tmp_path / 'last_checkpoint'
+    for rank in ('0', '1'):
+        monkeypatch.setenv('RANK', rank)
+        assert not continues(tmp_path)
+    note.write_text('epoch_1.pth')
+    monkeypatch.setenv('RANK', '1')
+    finish(tmp_path)
+    assert continues(tmp_path)  # the first process says when it is over
+    monkeypatch.setenv('RANK', '0')
+    finish(tmp_path)
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    assert continues(tmp_path)  # one died while it ended
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '0')
+    for rank in ('1', '0', '1'):
+        monkeypatch.setenv('RANK', rank)
+        assert not continues(tmp_path)  # what the run before has written is not its own
+    os.utime(note, ns=(0, 0))
+    assert continues(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from rule_segmenter import RuleSegmenter
 from rule_vlm import RuleVLM, draw
 
-from atss_ext.cli.errors import UserError
 from atss_ext.datasets.shapes import Scene
+from atss_ext.errors import UserError
 from atss_ext.vlsam.ensemble import DEFAULT_QUESTIONS
 from atss_ext.vlsam.options import PipelineOptions
 from atss_ext.vlsam.pipeline import Pipeline

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from atss_ext.cli.errors import UserError
+from atss_ext.errors import UserError
 from atss_ext.vlsam.protocols import Answer, Probabilities, Reading, TokenGrid
 from atss_ext.vlsam.world.processor import build_tokenizer
 from atss_ext.vlsam.world.scenes import names_in_order, reading_order, scene_of, sentence

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from atss_ext.cli.errors import UserError
 from atss_ext.datasets.shapes import Scene
+from atss_ext.errors import UserError
 from atss_ext.vlsam.segmenter import TransformersSegmenter
 from atss_ext.vlsam.world.scenes import scene_of
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tiny_sams import tiny_sam
 from tiny_vlms import tiny_vlm
 
-from atss_ext.cli.errors import UserError
+from atss_ext.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'tools' / 'vlsam_world'))
 

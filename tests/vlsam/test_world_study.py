@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from atss_ext.cli.errors import UserError
+from atss_ext.errors import UserError
 from atss_ext.vlsam.ensemble import View, views
 from atss_ext.vlsam.names import ROW_RULES, Mention, find_names
 from atss_ext.vlsam.options import PipelineOptions

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from atss_ext.cli.errors import UserError
+from atss_ext.errors import UserError
 from atss_ext.vlsam.world.processor import build_processor
 from atss_ext.vlsam.world.scenes import SPEC, names_in_order, scene_of, sentence
 

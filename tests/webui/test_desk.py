@@ -19,9 +19,10 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from atss_ext.cli.errors import UserError, explain
+from atss_ext.cli.errors import explain
 from atss_ext.datasets.checks import DataError
 from atss_ext.datasets.shapes import ShapesSpec, draw_scene
+from atss_ext.errors import UserError
 from atss_ext.vlsam.detections import Detections
 from atss_ext.vlsam.loading import load
 from atss_ext.vlsam.world import scene_of

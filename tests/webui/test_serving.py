@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from ports import free_port
 from tiny_coco import REPO, load_tool
 
-from atss_ext.cli.errors import UserError
+from atss_ext.errors import UserError
 from atss_ext.webui import Limits, Offer
 from atss_ext.webui.answers import BUG, attempt
 from atss_ext.webui.desk import Desk

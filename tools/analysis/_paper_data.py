@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from atss_ext.cli.errors import UserError
 from atss_ext.datasets import ShapesSpec, write_coco
 from atss_ext.datasets.checks import read_coco
+from atss_ext.errors import UserError
 
 # Where a split's annotations and images may lie below a data root.
 LAYOUTS = (

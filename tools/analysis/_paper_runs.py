@@ -17,8 +17,9 @@ from _paper_locks import Held, hold
 from mmengine.config import Config
 
 import atss_ext
-from atss_ext.cli.errors import UserError, explain
+from atss_ext.cli.errors import explain
 from atss_ext.cli.runner import build_runner
+from atss_ext.errors import UserError
 
 METRICS = ('AP', 'AP50', 'AP75')
 _PACKAGE = Path(atss_ext.__file__).parent

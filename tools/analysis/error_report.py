@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from atss_ext.cli.errors import UserError, note, run_tool
+from atss_ext.cli.errors import note, run_tool
 from atss_ext.cli.targets import check_targets, writing
 from atss_ext.datasets.annotation_checks.images import image_paths
 from atss_ext.datasets.checks import read_coco
+from atss_ext.errors import UserError
 from atss_ext.evaluation.coco.result_file import read_results
 from atss_ext.evaluation.errors import ErrorReport, error_report, figures
 from atss_ext.evaluation.errors.figures import wrong_total

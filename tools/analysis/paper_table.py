@@ -29,10 +29,11 @@ from _paper_report import Line, markdown, order, plot, put_section
 from _paper_rows import TABLES, Row, Scale, row_config
 from _paper_runs import Run, last_words, make_run, perform
 
-from atss_ext.cli.errors import UserError, note, run_tool
+from atss_ext.cli.errors import note, run_tool
 from atss_ext.cli.preflight import check_data
 from atss_ext.cli.targets import check_targets
 from atss_ext.datasets.checks import nearest
+from atss_ext.errors import UserError
 from atss_ext.visualization.progress import duration
 
 

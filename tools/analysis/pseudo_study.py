@@ -31,11 +31,12 @@ from _paper_report import put_section
 from _paper_runs import Run, last_words, make_run, perform
 from mmengine.config import Config
 
-from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.errors import run_tool
 from atss_ext.cli.open_ended import Job, run_job
 from atss_ext.cli.options import read_config
 from atss_ext.datasets import write_coco
 from atss_ext.datasets.checks import read_coco
+from atss_ext.errors import UserError
 from atss_ext.evaluation.errors.matching import NOTHING, match
 from atss_ext.evaluation.errors.results import read_detections
 from atss_ext.evaluation.errors.truth import read_truth

@@ -19,13 +19,14 @@ import atss_ext.cli  # noqa: F401
 # isort: split
 from mmengine.config import Config
 
-from atss_ext.cli.errors import UserError, note, run_tool
+from atss_ext.cli.errors import note, run_tool
 from atss_ext.cli.images import name_unreadable_images
 from atss_ext.cli.options import config_path, read_config
 from atss_ext.cli.preflight import check_data
 from atss_ext.cli.runner import require_checkpoint
 from atss_ext.cli.targets import check_targets, writing
 from atss_ext.compat.checkpoints import force_restricted_loading, register_loader
+from atss_ext.errors import UserError
 from atss_ext.visualization.assignments import (
     AssignedImage,
     Explainer,

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from atss_ext.cli.errors import UserError
 from atss_ext.cli.targets import writing
 from atss_ext.datasets.annotation_checks import check_annotations
 from atss_ext.datasets.annotation_checks.images import read_size
+from atss_ext.errors import UserError
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 NO_LISTS = ('.yaml', '.yml', '.json', '.xml')

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from atss_ext.cli.errors import UserError
+from atss_ext.errors import UserError
 
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 32

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.errors import run_tool
 from atss_ext.cli.targets import check_target
 from atss_ext.datasets.own_config import own_config
+from atss_ext.errors import UserError
 
 BASE = 'atss_ext::atss/atss_r50_fpn_1x_coco.py'
 SMALL_BASE = 'atss_ext::demo/atss_r18_bccd.py'

@@ -18,10 +18,11 @@ from typing import Any
 from _converting import write_json
 from _stratify import stratify
 
-from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.errors import run_tool
 from atss_ext.cli.targets import check_targets
 from atss_ext.datasets.annotation_checks import read_annotations
 from atss_ext.datasets.annotation_checks.table import Table, read_table
+from atss_ext.errors import UserError
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -37,8 +37,9 @@ from _converting import (
 )
 from _voc_xml import VocImage, VocObject, read_voc
 
-from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.errors import run_tool
 from atss_ext.cli.targets import check_targets
+from atss_ext.errors import UserError
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

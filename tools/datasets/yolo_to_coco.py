@@ -34,8 +34,9 @@ from _converting import (
     write_json,
 )
 
-from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.errors import run_tool
 from atss_ext.cli.targets import check_targets
+from atss_ext.errors import UserError
 
 DECIMALS = 4
 _SLACK = 1e-6  # fractions are written with six decimals

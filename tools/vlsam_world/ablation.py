@@ -31,9 +31,10 @@ from pages import fill_page, make_folder, split_page
 from shared_models import SharedSegmenter, SharedVLM
 from vlm_scoring import score_names
 
-from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.errors import run_tool
 from atss_ext.datasets.shapes import Scene
 from atss_ext.datasets.shapes_coco import split_seed
+from atss_ext.errors import UserError
 from atss_ext.evaluation.average_recall import Truth, average_recall
 from atss_ext.vlsam.detections import Detections
 from atss_ext.vlsam.ensemble import DEFAULT_QUESTIONS, View, views

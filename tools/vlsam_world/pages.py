@@ -6,7 +6,7 @@ A section is the lines between `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
 import os
 from pathlib import Path
 
-from atss_ext.cli.errors import UserError
+from atss_ext.errors import UserError
 
 
 def split_page(path: Path, name: str) -> tuple[str, str, str]:

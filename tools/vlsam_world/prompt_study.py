@@ -21,8 +21,9 @@ from study_scores import Bootstrap, Study
 from study_settings import QUESTION, Change, Setting, changed, factors
 from study_tables import Table, compare, document
 
-from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.errors import run_tool
 from atss_ext.datasets.shapes_coco import split_seed
+from atss_ext.errors import UserError
 from atss_ext.vlsam.ensemble import DEFAULT_QUESTIONS
 from atss_ext.vlsam.vlm import TransformersVLM
 from atss_ext.vlsam.world.scenes import SEED, scene_of

@@ -22,9 +22,10 @@ from map_quality import Quality, map_quality, match_names, mean_quality
 from numpy.typing import NDArray
 from vlm_scoring import score_names
 
-from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.errors import run_tool
 from atss_ext.datasets.shapes import Scene
 from atss_ext.datasets.shapes_coco import split_seed
+from atss_ext.errors import UserError
 from atss_ext.vlsam.attention import FlowOptions, attention_rows, grid_map
 from atss_ext.vlsam.names import ROW_RULES, find_names, row_weights
 from atss_ext.vlsam.protocols import Answer, Reading, VisionLanguageModel

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from model_card import MODELS, TRAINING, WEIGHTS, card, tensor_shapes
 
-from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.errors import run_tool
+from atss_ext.errors import UserError
 from atss_ext.vlsam.world import shipped
 
 LIMIT = 8_000_000  # bytes of everything together

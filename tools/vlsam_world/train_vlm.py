@@ -25,7 +25,8 @@ from vlm_batches import IGNORED, Batch, Batches
 from vlm_model import WIDTH, PatchHeads, build_model
 from vlm_scoring import answers, score_names, split_names
 
-from atss_ext.cli.errors import UserError, run_tool
+from atss_ext.cli.errors import run_tool
+from atss_ext.errors import UserError
 from atss_ext.vlsam.world.processor import build_processor, vocabulary
 from atss_ext.vlsam.world.scenes import SPEC, names_in_order, scene_of
 

@@ -15,7 +15,7 @@ from pages import make_folder
 from scene_cache import Scenes, cached_scenes
 from torch import Tensor, nn
 
-from atss_ext.cli.errors import UserError
+from atss_ext.errors import UserError
 
 Run = TypeVar('Run', bound='Training')
 

@@ -4,11 +4,11 @@ import contextlib
 import os
 from pathlib import Path
 
-from atss_ext.cli.errors import UserError
 from atss_ext.cli.open_ended.images import run_images
 from atss_ext.cli.open_ended.job import FORMATS, Job
 from atss_ext.cli.open_ended.processes import Processes, join
 from atss_ext.cli.open_ended.video import run_video
+from atss_ext.errors import UserError
 from atss_ext.vlsam.atomic import replacing
 from atss_ext.vlsam.images import is_video
 from atss_ext.vlsam.store import ResultStore
@@ -17,6 +17,7 @@ __all__ = ['FORMATS', 'Job', 'Processes', 'join', 'run_job']
 
 _INPUT = 'input.txt'
 _RESTARTED = '.restarted'  # which run of torchrun has begun anew
+_FINISHED = ' finished'  # an id that is used again is that of another run
 
 
 def run_job(job: Job, processes: Processes | None = None) -> int:
@@ -40,9 +41,11 @@ def run_job(job: Job, processes: Processes | None = None) -> int:
         with replacing(job.out / _INPUT) as file:
             file.write(str(job.source.resolve()))
         if restart:
-            with replacing(job.out / _RESTARTED) as file:
-                file.write(_run_id())
-    return run_video(job, store) if video else run_images(job, store, processes)
+            _note_restart(job.out, _run_id())
+    failed = run_video(job, store) if video else run_images(job, store, processes)
+    if job.restart and processes.first:
+        _note_restart(job.out, _run_id() + _FINISHED)
+    return failed
 
 
 def _run_id() -> str:
@@ -56,9 +59,18 @@ def _has_restarted(out: Path) -> bool:
     """
     if _run_id() == 'none':  # no launcher, or one that starts nothing again
         return False
+    # A process that died while it ended takes the finished ones along into another start of the same run.
+    same = {_run_id()}
+    if os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') != '0':
+        same.add(_run_id() + _FINISHED)
     with contextlib.suppress(OSError, ValueError):
-        return (out / _RESTARTED).read_text(encoding='utf-8') == _run_id()
+        return (out / _RESTARTED).read_text(encoding='utf-8') in same
     return False
+
+
+def _note_restart(out: Path, words: str) -> None:
+    with replacing(out / _RESTARTED) as file:
+        file.write(words)
 
 
 def _check_input(source: Path, out: Path, restart: bool) -> None:

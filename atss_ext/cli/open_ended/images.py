@@ -3,10 +3,11 @@
 import hashlib
 from pathlib import Path
 
-from atss_ext.cli.errors import first_line, note
+from atss_ext.cli.errors import note
 from atss_ext.cli.open_ended.counter import Counter
 from atss_ext.cli.open_ended.job import Job, attempt, export, exporting, key_of
 from atss_ext.cli.open_ended.processes import Processes
+from atss_ext.errors import first_line
 from atss_ext.visualization.open_ended import draw_open_ended
 from atss_ext.vlsam.detections import Detections
 from atss_ext.vlsam.export import check_label_names

@@ -12,9 +12,10 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from atss_ext.cli.errors import UserError, first_line, note
+from atss_ext.cli.errors import note
 from atss_ext.cli.open_ended.counter import Counter
 from atss_ext.cli.options import config_path, read_config
+from atss_ext.errors import UserError, first_line
 from atss_ext.vlsam import Detections, Pipeline, VlsamError
 from atss_ext.vlsam.export import to_coco, to_yolo_boxes, to_yolo_polygons
 from atss_ext.vlsam.fingerprints import fingerprint

@@ -11,8 +11,8 @@ from typing import TypeVar
 import torch
 from torch import distributed as dist
 
-from atss_ext.cli.errors import UserError
 from atss_ext.cli.runner import set_rank_variables
+from atss_ext.errors import UserError
 
 Item = TypeVar('Item')
 # Nobody waits in vain: the launcher ends all processes when one dies, and images may take hours.
