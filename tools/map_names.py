@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from atss_ext.cli.errors import note, run_tool
-from atss_ext.cli.targets import check_target
+from atss_ext.cli.targets import check_target, writing
 from atss_ext.errors import UserError
 from atss_ext.evaluation.coco.result_file import is_number, read_results
 from atss_ext.evaluation.naming import CategoryMapper, read_categories
-from atss_ext.vlsam.atomic import replacing
 
 ENCODERS = {'clip': 'ClipEncoder', 'sentence': 'SentenceEncoder', 'minilm': 'PooledEncoder'}
 
@@ -106,8 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for row, match in zip(rows, matches, strict=True)
         for label, weight in zip(match.labels, match.weights, strict=True)
     ]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(args.out) as file:
+    with writing(args.out) as file:
         json.dump(mapped, file)
     hows = Counter(match.how for match in matches)
     said = ', '.join(f'{how} {hows[how]}' for how in ('exact', 'synonym', 'encoder'))

@@ -10,10 +10,9 @@ from typing import Any
 import yaml
 
 from atss_ext.datasets.checks import DataError
-from atss_ext.evaluation.naming.categories import plain
+from atss_ext.evaluation.naming.categories import in_singular, plain
 from atss_ext.evaluation.naming.encoder import TextEncoder
 from atss_ext.evaluation.naming.mapper import CategoryMapper
-from atss_ext.vlsam.names.plurals import singular
 
 MergeMap = dict[str, list[str]]
 """Class -> the names that are it, beside its own."""
@@ -21,8 +20,7 @@ MergeMap = dict[str, list[str]]
 
 def class_name(name: str) -> str:
     """What a name is called as a class: 'The Traffic-Lights' is 'traffic light'; '' where it has no words."""
-    *others, last = plain(name).split() or ['']
-    return ' '.join([*others, singular(last, others[-1] if others else '')])
+    return in_singular(plain(name))
 
 
 def read_merge_map(path: str | os.PathLike[str]) -> MergeMap:

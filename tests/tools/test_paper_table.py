@@ -1,5 +1,6 @@
 """tools/analysis/paper_table.py: rows, runs that outlive a kill, literal tables of planted results."""
 
+import dataclasses
 import json
 import multiprocessing
 import shutil
@@ -26,7 +27,7 @@ from _paper_report import Line, markdown, order, plot, put_section
 from _paper_rows import TABLES, Scale, row_config
 from _paper_runs import code_digest, make_run, perform
 
-from atss_ext.cli.errors import UserError
+from atss_ext.errors import UserError
 
 TOOL = 'analysis/paper_table.py'
 SPLITS = {'train': ('t.json', 't'), 'val': ('v.json', 'v')}
@@ -235,6 +236,14 @@ def test_fresh_removes_no_run_at_work(data, tmp_path, holding, in_process):
     )
     assert (runs[1].folder / 'epoch_1.pth').is_file()
     assert runs[0].result['AP'] == 12.0
+
+
+def test_fresh_removes_a_run_of_two_rows(data, tmp_path):
+    tool, runs = planned(data, tmp_path / 'work')
+    plant(runs[0].folder, 12.0)
+    tool.remove([runs[0], dataclasses.replace(runs[0], row='another name')])
+    assert not runs[0].folder.exists()
+    assert holder(runs[0].lock) is None
 
 
 def test_runs_of_other_code_count_when_they_are_asked_for(data, tmp_path, in_process, capfd):

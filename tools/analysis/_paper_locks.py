@@ -28,13 +28,21 @@ def _inherited(duplicate: Any) -> Held:
 
 
 @contextlib.contextmanager
-def hold(path: Path) -> Iterator[Held]:
-    """Hold the lock of a file, which is made and stays; wait while another process holds it."""
+def hold(path: Path, wait: bool = True) -> Iterator[Held]:
+    """Hold the lock of a file, which is made and stays.
+
+    Args:
+        path: of the file.
+        wait: while another process holds it.
+
+    Raises:
+        BlockingIOError: another process holds it, and is not waited for.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         if fcntl:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             # For people: that the lock is held the system knows, also of a process that was killed.
             os.truncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)

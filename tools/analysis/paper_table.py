@@ -7,6 +7,7 @@ command goes on with the runs that are left, and several commands share them.
 """
 
 import argparse
+import contextlib
 import os
 import shlex
 import shutil
@@ -24,7 +25,7 @@ import atss_ext.cli  # noqa: F401
 
 # isort: split
 from _paper_data import Data, find_data, shapes_data
-from _paper_locks import holder
+from _paper_locks import hold, holder
 from _paper_report import Line, markdown, order, plot, put_section
 from _paper_rows import TABLES, Row, Scale, row_config
 from _paper_runs import Run, last_words, make_run, perform
@@ -152,15 +153,17 @@ def remove(runs: Sequence[Run]) -> None:
     Raises:
         UserError: another process is training one.
     """
-    for run in runs:
-        process = holder(run.lock)
-        if process:
-            raise UserError(
-                f'{run.row}, seed {run.seed}, is being trained by process {process}; wait for its end, or '
-                'leave --fresh away'
-            )
-    for run in runs:
-        shutil.rmtree(run.folder, ignore_errors=True)
+    with contextlib.ExitStack() as held:
+        for run in {run.lock: run for run in runs}.values():  # rows of the same content are one run
+            try:
+                held.enter_context(hold(run.lock, wait=False))
+            except BlockingIOError:
+                raise UserError(
+                    f'{run.row}, seed {run.seed}, is being trained by process {holder(run.lock)}; wait for '
+                    'its end, or leave --fresh away'
+                ) from None
+        for run in runs:
+            shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def make_runs(runs: Sequence[Run]) -> list[Run]:

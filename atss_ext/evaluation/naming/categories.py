@@ -68,7 +68,7 @@ def plain(name: str) -> str:
     return ' '.join(words)
 
 
-def _one(words: str) -> str:
+def in_singular(words: str) -> str:
     """The singular of a name of plain words."""
     *others, last = words.split() or ['']
     return ' '.join([*others, singular(last, others[-1] if others else '')])
@@ -86,7 +86,8 @@ class NameIndex:
         for place, names in enumerate(texts):
             for name in names:
                 whole, short = plain(name), plain(_PARENTHESES.sub(' ', name))
-                for stage, key in zip(self._stages, (whole, short, _one(whole), _one(short)), strict=True):
+                keys = (whole, short, in_singular(whole), in_singular(short))
+                for stage, key in zip(self._stages, keys, strict=True):
                     places = stage.setdefault(key, [])
                     if key and place not in places:
                         places.append(place)
@@ -94,7 +95,8 @@ class NameIndex:
     def find(self, name: str) -> list[int]:
         """The categories a name fits, in their order; several for 'bow', none for most names."""
         words = plain(name)
-        for stage, key in zip(self._stages, (words, words, _one(words), _one(words)), strict=True):
+        keys = (words, words, in_singular(words), in_singular(words))
+        for stage, key in zip(self._stages, keys, strict=True):
             if stage.get(key):
                 return stage[key]
         return []
