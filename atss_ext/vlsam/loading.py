@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from atss_ext.errors import first_line
 from atss_ext.vlsam.devices import check_device, places_itself
 from atss_ext.vlsam.options import PipelineOptions
 from atss_ext.vlsam.pipeline import Pipeline
@@ -75,7 +76,12 @@ def _from_config(name: str, device: str | torch.device, settings: Mapping[str, A
     path = _config_path(name)
     if not path.is_file():
         raise VlsamError(f'config {path} does not exist; correct its path.')
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # whatever the code of a config may raise
+        raise VlsamError(
+            f'config {path} cannot be read ({type(error).__name__}: {first_line(error)}); correct it.'
+        ) from error
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     if not _is_vlsam(cfg.get('model')):
         raise VlsamError(f'config {path} is not one of VL-SAM; take one of configs/vlsam.')

@@ -51,10 +51,11 @@ class Headers:
 
 
 class Guard:
-    """Refuses what no page of this server sends: requests of other sites, and more than one upload at once.
+    """Refuses what no page of this server sends: requests of other sites, and more bytes than one upload has.
 
     A browser states the site of a page that sends something; it keeps the page from reading the answer, and
-    not from sending.
+    not from sending. What is on its way counts among what the server keeps, so that many uploads at once
+    take no more room than one after the other.
 
     Args:
         app: what is behind.
@@ -63,27 +64,37 @@ class Guard:
 
     def __init__(self, app: ASGIApp, desk: Desk) -> None:
         self.app, self.desk = app, desk
+        self._coming = 0  # bytes of requests that have not been answered yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope['type'] in ('http', 'websocket'):
-            refusal = await self._refusal(RequestHeaders(scope=scope))
-            if refusal:
-                await refusal(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+        if scope['type'] not in ('http', 'websocket'):
+            await self.app(scope, receive, send)
+            return
+        headers = RequestHeaders(scope=scope)
+        size, limits = int(headers.get('content-length', 0)), self.desk.limits
+        answer: ASGIApp = self._refusal(headers, size) or self.app
+        if answer is not self.app or not size:
+            await answer(scope, receive, send)
+            return
+        self._coming += size
+        try:
+            await run_in_threadpool(self.desk.outbox.make_room, self._coming, limits.stored_bytes)
+            await self.app(scope, receive, send)
+        finally:
+            self._coming -= size
 
-    async def _refusal(self, headers: RequestHeaders) -> PlainTextResponse | None:
+    def _refusal(self, headers: RequestHeaders, size: int) -> PlainTextResponse | None:
         origin = headers.get('origin')
         if origin is not None and origin.lower().partition('://')[2] != headers.get('host', '').lower():
             return PlainTextResponse('This page takes nothing from other sites.', 403)
         if 'transfer-encoding' in headers:
             return PlainTextResponse('Say how long it is: Content-Length.', 411)
-        size, limits = int(headers.get('content-length', 0)), self.desk.limits
+        limits = self.desk.limits
         if size > limits.file_bytes + _REST:
             return PlainTextResponse(f'This page takes files of up to {limits.megabytes:g} MB.', 413)
-        if size:
-            await run_in_threadpool(self.desk.outbox.make_room, size, limits.stored_bytes)
+        if self._coming + size > limits.stored_bytes:
+            return PlainTextResponse('Too much is being sent to this page; try again in a moment.', 503)
         return None
 
 

@@ -173,6 +173,20 @@ def test_a_config_of_another_model_is_refused(tmp_path):
             load(tmp_path / 'other.py')
 
 
+@pytest.mark.parametrize(
+    ('text', 'reason'),
+    [
+        ('model = dict(', r"SyntaxError: '\(' was never closed .*"),
+        ("_base_ = 'nowhere.py'", 'FileNotFoundError: .*nowhere.py.*'),
+        ('model = 1 / 0', 'ZeroDivisionError: division by zero'),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_one_sentence(tmp_path, text, reason):
+    (tmp_path / 'own.py').write_text(text)
+    with pytest.raises(VlsamError, match=rf'own\.py cannot be read \({reason}\); correct it\.$'):
+        load(tmp_path / 'own.py')
+
+
 def test_a_class_derived_from_it_is_one_whatever_its_name():
     @MODELS.register_module(name='OpenEnded', force=True)
     class OpenEnded(MODELS.get('atss_ext.VLSAM')):

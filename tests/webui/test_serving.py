@@ -1,5 +1,6 @@
 """The page as it is served: who reaches it, what it hands out, what it says; and its command line."""
 
+import asyncio
 import json
 import re
 import shlex
@@ -8,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -19,7 +21,8 @@ from atss_ext.webui import Limits, Offer
 from atss_ext.webui.answers import BUG, attempt
 from atss_ext.webui.desk import Desk
 from atss_ext.webui.offer import short_names
-from atss_ext.webui.serving import Server, is_loopback, warning_of
+from atss_ext.webui.outbox import Outbox
+from atss_ext.webui.serving import Guard, Server, is_loopback, warning_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -135,6 +138,36 @@ def test_many_files_at_once_are_refused_before_they_come(server, header, status)
         head = f'POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}\r\n{header}\r\n\r\n'
         client.sendall(head.encode())
         assert client.recv(100).startswith(f'HTTP/1.1 {status} '.encode())
+
+
+def test_uploads_at_once_take_no_more_room_than_one_after_the_other():
+    """Forty of 10 MB, of which the page keeps 32: the others are refused until the first have come in."""
+    outbox, statuses, come_in = Outbox(), [], asyncio.Event()
+    limits = Limits(megabytes=10)
+
+    async def behind(scope, receive, send):
+        await come_in.wait()
+        await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+
+    async def note(message):
+        if message['type'] == 'http.response.start':
+            statuses.append(message['status'])
+
+    async def send_forty() -> None:
+        guard = Guard(behind, SimpleNamespace(limits=limits, outbox=outbox))
+        scope = {'type': 'http', 'headers': [(b'content-length', str(limits.file_bytes).encode())]}
+        for _ in range(2):
+            requests = [asyncio.create_task(guard(scope, None, note)) for _ in range(40)]
+            await asyncio.sleep(0.2)
+            assert statuses == [503] * 8
+            come_in.set()
+            await asyncio.gather(*requests)
+            assert sorted(statuses) == [200] * 32 + [503] * 8
+            statuses.clear()
+            come_in.clear()
+
+    asyncio.run(send_forty())
+    outbox.close()
 
 
 def test_of_what_was_sent_the_latest_files_stay(server, monkeypatch):
