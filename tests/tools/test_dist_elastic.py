@@ -1,5 +1,6 @@
 """A process that dies during training, and a model divided by FSDP: real processes on the CPU."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -241,4 +243,87 @@ def test_two_hosts_train_and_outlive_a_killed_process(two_hosts, tiny):
     assert [run.returncode for run in runs] == [0, 0], '\n'.join(text[-3000:] for text in said)
     assert (work_dir / 'died').exists()
     assert first_steps(work_dir) == [1, 3]
+    assert (work_dir / 'epoch_3.pth').exists()
+
+
+WAIT = """
+import os
+import time
+from pathlib import Path
+
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class WaitForOthers(Hook):
+    def before_train_epoch(self, runner):
+        seen = Path(runner.work_dir) / f'{runner.rank}_of_{get_world_size()}_epoch_{runner.epoch}'
+        seen.with_suffix('.partial').write_text(str(os.getpid()))
+        seen.with_suffix('.partial').rename(seen)
+        # The second epoch begins alone and the third in company, until the launcher ends this process.
+        if (runner.epoch, get_world_size()) in ((1, 1), (2, 2)) and not (seen.parent / 'left').exists():
+            time.sleep(120)
+"""
+WAITING = """
+custom_imports = dict(imports=['waiting'], allow_failed_imports=False)
+custom_hooks = [dict(type='WaitForOthers')]
+"""
+
+
+def kill(run: subprocess.Popen, work_dir: Path, rank: int) -> None:
+    """A launcher and its process, which has a session of its own."""
+    if run.poll() is None:
+        for pid in (run.pid, *{int(path.read_text()) for path in work_dir.glob(f'{rank}_of_*')}):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+def until(condition, runs, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        assert runs[0].poll() is None
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_machine_comes_and_is_lost(tiny):
+    """Two launchers on one machine: the second joins in the second epoch, and is killed in the third."""
+    work_dir = tiny.root / 'elastic'
+    path = tiny.write('elastic.py', DDP + WAITING)
+    tiny.write('waiting.py', WAIT)
+    port = free_port()
+    runs: list[subprocess.Popen] = []
+
+    def start(rank: int) -> None:
+        env = environment(
+            PYTHON=sys.executable, NNODES='1:2', NODE_RANK=str(rank), PORT=port, LOCAL_ADDR='127.0.0.1',
+            RUN_ID='elastic', MAX_RESTARTS='1',
+        )  # fmt: skip
+        env['PYTHONPATH'] += f'{os.pathsep}{tiny.root}'
+        command = ['bash', str(REPO / 'tools/dist_train.sh'), str(path), '1', '--work-dir', str(work_dir)]
+        with open(tiny.root / f'{rank}.log', 'w') as log:
+            runs.append(
+                subprocess.Popen(
+                    command, cwd=tiny.root, env=env, stdout=log, stderr=log, start_new_session=True
+                )
+            )
+
+    try:
+        start(0)
+        until((work_dir / '0_of_1_epoch_1').exists, runs)
+        start(1)
+        until((work_dir / '1_of_2_epoch_2').exists, runs)
+        (work_dir / 'left').touch()
+        kill(runs[1], work_dir, 1)
+        assert runs[0].wait(timeout=200) == 0, (tiny.root / '0.log').read_text()[-3000:]
+    finally:
+        for rank, run in enumerate(runs):
+            kill(run, work_dir, rank)
+    # Alone, in company from the last checkpoint, alone again from that of the company.
+    assert sorted(path.name for path in work_dir.glob('0_of_*')) == [
+        *('0_of_1_epoch_0', '0_of_1_epoch_1', '0_of_1_epoch_2', '0_of_2_epoch_1', '0_of_2_epoch_2')
+    ]
     assert (work_dir / 'epoch_3.pth').exists()
