@@ -181,6 +181,7 @@ LEFT_OVER = {
     'backend_args',
     'test_evaluator.eval_mode',
     'test_evaluator.type',
+    'train_cfg.by_epoch',  # of solov2-light, whose loop refuses it
     'model.neck.force_grad_on_level',
     'model.panoptic_head.strides',
     'model.rpn_head.stages.0.sampling',
