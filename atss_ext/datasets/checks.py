@@ -28,6 +28,13 @@ LARGE_FILE = 10**8
 """Bytes from which reading a file takes seconds and is said."""
 MAX_LISTED = 10
 """How many names or ids one sentence lists at most."""
+_NUMBER = (frozenset({int, float}), 'a number')
+_TEXT = (frozenset({str}), 'a text')
+_ID = (frozenset({int, float, str}), 'a number or a text')
+_KINDS = {
+    **{'id': _ID, 'image_id': _ID, 'category_id': _ID, 'file_name': _TEXT, 'name': _TEXT},
+    **{'width': _NUMBER, 'height': _NUMBER, 'area': _NUMBER},
+}
 
 
 class DataError(ValueError):
@@ -142,8 +149,8 @@ def check_coco(
             the dataset and only noted (COCO's own train2017 holds two of zero height).
     """
     images: list[dict[str, Any]] = content['images']
-    annotations: list[dict[str, Any]] = content.get('annotations', [])
-    categories: list[dict[str, Any]] = content.get('categories', [])
+    annotations = _section(content, 'annotations', ann_file)
+    categories = _section(content, 'categories', ann_file)
     _check_fields(images, ('id', 'file_name', 'width', 'height'), 'image', ann_file)
     _check_fields(annotations, ('id', 'image_id', 'category_id', 'bbox', 'area'), 'annotation', ann_file)
     _check_fields(categories, ('id', 'name'), 'category', ann_file)
@@ -235,6 +242,24 @@ def _check_fields(items: list[Any], keys: tuple[str, ...], kind: str, ann_file: 
                     f"{kind} {item.get('id', f'number {index}')} of {ann_file} has no '{key}'; {way_out}"
                 )
 
+    for key in keys:
+        kinds, words = _KINDS.get(key, (None, ''))
+        if kinds is not None and {type(item[key]) for item in items} - kinds:
+            item = next(item for item in items if type(item[key]) not in kinds)
+            raise DataError(
+                f"{kind} {reprlib.repr(item['id'])} of {ann_file} has {reprlib.repr(item[key])} for '{key}', "
+                f'which must be {words}; correct it'
+            )
+
+
+def _section(content: Mapping[str, Any], name: str, ann_file: Any) -> list[dict[str, Any]]:
+    section: Any = content.get(name, [])
+    if not isinstance(section, list):
+        raise DataError(
+            f"'{name}' of {ann_file} is {reprlib.repr(section)}; COCO format has a list there, so correct it"
+        )
+    return section
+
 
 def _check_unique(items: list[dict[str, Any]], kind: str, ann_file: Any) -> None:
     counts = Counter(item['id'] for item in items)
@@ -320,13 +345,13 @@ def _box_array(annotations: list[dict[str, Any]], ann_file: Any) -> np.ndarray:
     """Return the boxes as [T, 4] float64 in COCO's (x, y, width, height)."""
     boxes = [ann['bbox'] for ann in annotations]
     try:
-        if set(map(len, boxes)) - {4}:
+        if set(map(len, boxes)) - {4} or set(map(type, chain.from_iterable(boxes))) - {int, float}:
             raise ValueError('a box without four numbers')
         return np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes)).reshape(-1, 4)
     except (TypeError, ValueError):
         for ann in annotations:
             box = ann['bbox']
-            if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)):
+            if not (isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box)):
                 raise DataError(
                     f'annotation {ann["id"]} of {ann_file} has the box {box!r}; COCO format wants four '
                     'numbers [x, y, width, height]'

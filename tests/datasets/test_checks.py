@@ -81,6 +81,30 @@ FAULTS = {
     ),
     'three numbers': (_set(BOX, [9, 1, 2]), ['annotation 12 of train.json', '[9, 1, 2]', 'four numbers']),
     'text in a box': (_set(BOX, [9, 1, 2, 'x']), ['annotation 12 of train.json', "'x'", 'four numbers']),
+    'digits in quotes in a box': (
+        _set(BOX, [9, 1, 2, '3']),
+        ['annotation 12 of train.json', "'3'", 'four numbers'],
+    ),
+    'annotations are none': (_set(('annotations',), None), ["'annotations' of train.json is None", 'a list']),
+    'categories are a number': (_set(('categories',), 7), ["'categories' of train.json is 7", 'a list']),
+    'area in quotes': (
+        _set(('annotations', 1, 'area'), 'x'),
+        ['annotation 12', "'x' for 'area'", 'a number'],
+    ),
+    'width in quotes': (_set(('images', 1, 'width'), '10'), ['image 2', "'10' for 'width'", 'a number']),
+    'a category id that is an object': (
+        _set(('annotations', 1, 'category_id'), {'a': 1}),
+        ['annotation 12', "{'a': 1} for 'category_id'", 'a number or a text'],
+    ),
+    'an id that is a list': (
+        _set(('categories', 1, 'id'), [1]),
+        ["category [1] of train.json has [1] for 'id'"],
+    ),
+    'a name that is none': (
+        _set(('categories', 1, 'name'), None),
+        ['category 7', "None for 'name'", 'a text'],
+    ),
+    'a file name that is a number': (_set(('images', 1, 'file_name'), 2), ['image 2', "2 for 'file_name'"]),
     'no box': (_set(BOX, None), ['annotation 12 of train.json', 'None', 'four numbers']),
     'three and five': (
         lambda c: (_set(BOX, [1, 1, 2])(c), _set(('annotations', 0, 'bbox'), [1, 1, 2, 2, 2])(c)),
