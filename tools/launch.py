@@ -18,11 +18,15 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from torch.distributed import DistNetworkError
+from torch.distributed import DistError, DistNetworkError
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousConnectionError
+from torch.distributed.elastic.rendezvous.api import (
+    RendezvousClosedError,
+    RendezvousConnectionError,
+    RendezvousError,
+)
 from torch.distributed.launcher import api as launcher
 from torch.distributed.run import main
 
@@ -31,6 +35,8 @@ USER_ERROR = 2
 # says with this code instead, which the variable tells it (atss_ext/cli/restarts.py).
 FINISHED = 3
 FINISHED_VARIABLE = 'ATSS_FINISHED_CODE'
+# A word of this command alone, by which processes that it starts again know that they are of the same run.
+LAUNCHER_VARIABLE = 'ATSS_LAUNCHER'
 
 
 class LaunchError(Exception):
@@ -170,6 +176,7 @@ def launch(arguments: list[str]) -> int:
     # torch 2.14); told not to share that one, each start makes a new one.
     os.environ.setdefault('TORCH_DISABLE_SHARE_RDZV_TCP_STORE', '1')
     os.environ[FINISHED_VARIABLE] = str(FINISHED)
+    os.environ[LAUNCHER_VARIABLE] = uuid.uuid4().hex
     launcher.LocalElasticAgent = Agent  # torchrun has no option for it
     try:
         main([*options, *script])
@@ -186,6 +193,13 @@ def launch(arguments: list[str]) -> int:
         return 1
     except (RendezvousConnectionError, DistNetworkError) as error:
         raise LaunchError(no_meeting(error, os.environ)) from error
+    except (RendezvousError, DistError) as error:
+        nodes = os.environ.get('NNODES', '1')
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LaunchError(
+            f'the machines of NNODES={nodes} did not meet ({why}); start the command '
+            'on all of them, with the same MASTER_ADDR, PORT and RUN_ID, and another NODE_RANK on each'
+        ) from error
     return 0
 
 

@@ -14,8 +14,8 @@ from mmengine.runner import find_latest_checkpoint
 
 from atss_ext.cli import UserError, base_parser, build_runner, load_config, note, run_tool
 from atss_ext.cli.preflight import check_data
-from atss_ext.cli.restarts import continues, finish
-from atss_ext.cli.runner import require, require_checkpoint
+from atss_ext.cli.restarts import continues, may_start_again
+from atss_ext.cli.runner import join_processes, require, require_checkpoint
 from atss_ext.compat.published import SUFFIX
 
 
@@ -84,12 +84,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args, args.amp)
     require(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
-    if continues(cfg.work_dir):
-        args.resume = 'auto'
     apply_options(cfg, args)
     check_data(cfg, 'train_dataloader', *(['val_dataloader'] if cfg.get('val_cfg') else []))
+    if may_start_again():
+        join_processes(cfg, args.cfg_options)
+        if continues(cfg.work_dir):
+            cfg.resume, cfg.load_from = True, None
     build_runner(cfg, args.cfg_options).train()
-    finish(cfg.work_dir)
 
 
 if __name__ == '__main__':

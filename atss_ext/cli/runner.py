@@ -9,8 +9,10 @@ from datetime import timedelta
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import init_dist
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from mmengine.utils.dl_utils import set_multi_processing
 
 from atss_ext.cli.checkpoint_report import CheckpointReport
 from atss_ext.cli.errors import note
@@ -61,7 +63,7 @@ def build_runner(cfg: Config, chosen: Mapping[str, object] | None = None) -> Run
     if get_device() == 'cpu':
         _use_cpu_amp(cfg)
         if cfg.launcher != 'none':
-            _start_on_cpu(cfg, chosen or {})
+            join_processes(cfg, chosen)
     force_restricted_loading()
     register_loader()
     name_unreadable_images()
@@ -69,6 +71,25 @@ def build_runner(cfg: Config, chosen: Mapping[str, object] | None = None) -> Run
     # Behind EMAHook, which swaps the weights of a checkpoint.
     runner.register_hook(CheckpointReport(), priority='LOWEST')
     return runner
+
+
+def join_processes(cfg: Config, chosen: Mapping[str, object] | None = None) -> None:
+    """Join the processes of a launcher now, which otherwise happens while the runner is built.
+
+    Args:
+        cfg: the config, changed in place.
+        chosen: as of :func:`build_runner`.
+
+    Raises:
+        UserError: the launcher's environment is incomplete.
+    """
+    if get_device() == 'cpu':
+        _start_on_cpu(cfg, chosen or {})
+    elif not torch.distributed.is_initialized():
+        env_cfg = cfg.get('env_cfg') or {}
+        # In this order, as mmengine's runner does: whoever joins first sets the start method of the loaders.
+        set_multi_processing(**(env_cfg.get('mp_cfg') or {}), distributed=True)
+        init_dist(cfg.launcher, **(env_cfg.get('dist_cfg') or {}))
 
 
 def _use_cpu_amp(cfg: Config) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.distributed.checkpoint import state_dict as states
 from torch.distributed.device_mesh import init_device_mesh
 
+from atss_ext.errors import UserError
 from atss_ext.registry import STRATEGIES
 
 _WHOLE = states.StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -27,58 +28,47 @@ class ShardedStrategy(DDPStrategy):
     """Trains with ``fully_shard``, for ``runner_type = 'FlexibleRunner'``.
 
     Checkpoints are whole: one file, with the weights under the names that DDP gives them, for any number of
-    processes. ``tools/test.py`` reads them; the optimizer's state goes on with this strategy only.
+    processes. ``tools/test.py`` reads them; the optimizer's state goes on with this strategy only. One
+    process without a launcher divides nothing.
+
+    Shards and what is computed with them are float32; ``--amp`` computes in half precision, as with DDP.
 
     Args:
         shard: modules of the model that are gathered one at a time, where they are needed; the rest of the
             model is gathered at the beginning of a step.
-        param_dtype: 'bfloat16' or 'float16' computes in it, while the shards stay float32; None: float32.
         **kwargs: of mmengine's ``DDPStrategy``.
 
     Raises:
-        ValueError: torch has no such dtype, or is older than 2.6.
+        ValueError: torch is older than 2.6.
     """
 
-    def __init__(
-        self,
-        *,
-        shard: Sequence[str] = ('backbone', 'neck', 'bbox_head'),
-        param_dtype: str | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, shard: Sequence[str] = ('backbone', 'neck', 'bbox_head'), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not hasattr(torch.distributed, 'fsdp') or not hasattr(torch.distributed.fsdp, 'fully_shard'):
             raise ValueError(f'ShardedStrategy needs torch 2.6 or newer, but this is {torch.__version__}')
-        if param_dtype not in (None, 'bfloat16', 'float16'):
-            raise ValueError(f"param_dtype={param_dtype!r} must be 'bfloat16', 'float16' or None")
         self.shard = tuple(shard)
-        self.param_dtype = None if param_dtype is None else getattr(torch, param_dtype)
         self._gathered: tuple[dict, dict] | None = None
         self._scalars: list[str] = []
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
-        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+        from torch.distributed.fsdp import fully_shard
 
         names = dict(model.named_modules())
         unknown = [name for name in self.shard if name not in names]
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f'ShardedStrategy: {type(model).__name__} has no module {unknown[0]!r}; name in shard those '
                 f'it has, such as {", ".join(name for name, _ in model.named_children())}'
             )
         device = get_device()
         model = self.convert_model(model.to(device))
         self._scalars = _as_vectors(model)
-        # Like DDP: all start from the first process's weights.
-        for tensor in (*model.parameters(), *model.buffers()):
-            dist.broadcast(tensor.detach(), 0)
-        options: dict[str, Any] = {
-            'mesh': init_device_mesh(device, (dist.get_world_size(),)),
-            'mp_policy': MixedPrecisionPolicy(param_dtype=self.param_dtype, reduce_dtype=torch.float32),
-        }
-        for name in self.shard:
-            fully_shard(names[name], **options)
-        fully_shard(model, **options)
+        if not dist.is_initialized():
+            return model
+        # All have the first process's weights: mmengine sends them around when it has made them.
+        mesh = init_device_mesh(device, (dist.get_world_size(),))
+        for part in (*(names[name] for name in self.shard), model):
+            fully_shard(part, mesh=mesh)
         return model
 
     def save_checkpoint(self, filename: str, **kwargs: Any) -> None:
@@ -141,10 +131,10 @@ class ShardedStrategy(DDPStrategy):
         """Load an optimizer's whole state.
 
         Raises:
-            ValueError: it is of a run without this strategy, which numbers the parameters.
+            UserError: it is of a run without this strategy, which numbers the parameters.
         """
         if any(isinstance(key, int) for key in state_dict['state']):
-            raise ValueError(
+            raise UserError(
                 'the checkpoint was written without ShardedStrategy, and its optimizer cannot go on with it; '
                 'start from its weights: load_from instead of --resume'
             )

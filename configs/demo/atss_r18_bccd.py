@@ -10,6 +10,6 @@ _base_ = [
 model = dict(bbox_head=dict(num_classes=3), test_cfg=dict(score_thr=0.001))
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(interval=1, max_keep_ckpts=1, save_best='coco/bbox_mAP', rule='greater'),
+    checkpoint=dict(interval=1, max_keep_ckpts=2, save_best='coco/bbox_mAP', rule='greater'),
 )
 randomness = dict(seed=0)

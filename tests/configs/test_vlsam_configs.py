@@ -107,6 +107,13 @@ def test_every_image_is_one_process_s(name, processes, monkeypatch):
     assert sorted(image for share in shares for image in share) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize('name', sorted(expected_files()))
+def test_no_process_gives_up_on_one_whose_images_take_longer(name):
+    """They meet at the end only; by default torch waits for ten minutes, or thirty."""
+    dist_cfg = Config.fromfile(CONFIGS / name).env_cfg.dist_cfg
+    assert dist_cfg == {'backend': 'nccl', 'timeout': 365 * 24 * 3600}
+
+
 def test_the_small_world_has_the_models_of_the_package():
     cfg = Config.fromfile(CONFIGS / 'vlsam/vlsam_world.py')
     assert cfg.model.vlm.to_dict() == {

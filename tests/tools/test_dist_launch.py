@@ -169,6 +169,32 @@ def test_a_first_machine_that_does_not_answer_is_named():
     assert LAUNCH.no_meeting(TimeoutError('timed out'), where).startswith('10.0.0.1:1234 does not answer')
 
 
+@pytest.mark.parametrize('restarts', ['0', '2'])
+def test_a_machine_that_never_comes_is_a_sentence(launch, tmp_path, monkeypatch, restarts):
+    """torchrun waits for minutes, and here for seconds."""
+
+    def impatient(*given) -> list[str]:
+        words = [word for word in torchrun_options(*given) if not word.startswith('--rdzv_conf')]
+        return [*words, '--rdzv_conf=is_host=1,join_timeout=3,timeout=3']
+
+    torchrun_options = LAUNCH.torchrun_options
+    monkeypatch.setattr(LAUNCH, 'torchrun_options', impatient)
+    with pytest.raises(LAUNCH.LaunchError, match=r'^the machines of NNODES=2 did not meet \(.+\); start the'):
+        launch('', NNODES='2', NODE_RANK='0', RUN_ID='street', MAX_RESTARTS=restarts)
+    assert not (tmp_path / 'starts').exists()
+
+
+def test_every_launch_is_told_from_others(launch, tmp_path):
+    """And is the same to what it starts again."""
+    seen = tmp_path / 'seen'
+    for _ in range(2):
+        words = f"open({str(seen)!r}, 'a').write(os.environ['ATSS_LAUNCHER'] + ' ')\nsys.exit(1)"
+        assert launch(words, MAX_RESTARTS='1') == 1
+    one, again, other, other_again = seen.read_text().split()
+    assert (one, other) == (again, other_again)
+    assert one != other
+
+
 def test_a_run_that_another_machine_has_ended(launch, monkeypatch, capsys):
     def closed(options: list[str]) -> None:
         raise RendezvousClosedError

@@ -136,27 +136,18 @@ def test_a_process_that_starts_again_forgets_nothing(folder, monkeypatch):
     monkeypatch.chdir(folder)
     asked = folder / 'asked.txt'
     assert run() == 1
-    # Run a forgets what was there, once, however often it is started again; run b does so again, as does
-    # another run of the same name, and every run without such a launcher.
+    # Run a forgets what was there, once, however often and why ever its launcher starts it again; run b does
+    # so again, as does another run of the same name, and every run without such a launcher.
     starts = [
-        ('a', 0, 8),
-        ('a', 1, 8),
-        ('a', 0, 12),
-        ('b', 0, 16),
-        ('b', 2, 16),
-        ('none', 0, 20),
-        ('none', 0, 24),
-    ]
-    for name, restarts, count in starts:
+        ('a', 'one', 8), ('a', 'one', 8), ('b', 'one', 12), ('b', 'one', 12),
+        ('b', 'two', 16), ('b', 'two', 16),
+        ('none', 'one', 20), ('none', 'one', 24),
+    ]  # fmt: skip
+    for name, launcher, count in starts:
         monkeypatch.setenv('TORCHELASTIC_RUN_ID', name)
-        monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', str(restarts))
+        monkeypatch.setenv('ATSS_LAUNCHER', launcher)
         assert run(restart=True) == 1
         assert asked.read_text().count('asked') == count
-    # Nor does it forget when it starts again because a machine has joined, which torchrun does not count.
-    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'c')
-    (folder / 'out/.restarted').write_text('c')
-    assert run(restart=True) == 1
-    assert asked.read_text().count('asked') == 24
 
 
 def test_a_video_is_one_process_s(folder):

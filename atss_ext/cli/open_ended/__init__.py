@@ -1,13 +1,12 @@
 """What ``tools/vlsam.py`` does: image after image, each result kept at once, pictures and exports behind."""
 
-import contextlib
-import os
 from pathlib import Path
 
 from atss_ext.cli.open_ended.images import run_images
 from atss_ext.cli.open_ended.job import FORMATS, Job
 from atss_ext.cli.open_ended.processes import Processes, join
 from atss_ext.cli.open_ended.video import run_video
+from atss_ext.cli.restarts import this_start
 from atss_ext.errors import UserError
 from atss_ext.vlsam.atomic import replacing
 from atss_ext.vlsam.images import is_video
@@ -16,8 +15,9 @@ from atss_ext.vlsam.store import ResultStore
 __all__ = ['FORMATS', 'Job', 'Processes', 'join', 'run_job']
 
 _INPUT = 'input.txt'
-_RESTARTED = '.restarted'  # which run of torchrun has begun anew
-_FINISHED = ' finished'  # an id that is used again is that of another run
+# Which run has forgotten earlier results: what a launcher starts again, after a death or because a machine
+# has joined, forgets none of its own.
+_RESTARTED = '.restarted'
 
 
 def run_job(job: Job, processes: Processes | None = None) -> int:
@@ -34,43 +34,17 @@ def run_job(job: Job, processes: Processes | None = None) -> int:
             f'{job.source} is a video, whose objects keep their numbers from frame to frame; run '
             'tools/vlsam.py on it, in one process'
         )
-    restart = job.restart and processes.first and not _has_restarted(job.out)
+    start, marker = this_start(), job.out / _RESTARTED
+    again = start.recall(marker) if start and processes.first else None
+    restart = job.restart and processes.first and again is None
     with processes.one_by_one():
         _check_input(job.source.resolve(), job.out, restart)
         store = ResultStore(job.out / 'results', fingerprint, restart=restart)
         with replacing(job.out / _INPUT) as file:
             file.write(str(job.source.resolve()))
-        if restart:
-            _note_restart(job.out, _run_id())
-    failed = run_video(job, store) if video else run_images(job, store, processes)
-    if job.restart and processes.first:
-        _note_restart(job.out, _run_id() + _FINISHED)
-    return failed
-
-
-def _run_id() -> str:
-    return os.environ.get('TORCHELASTIC_RUN_ID', 'none')
-
-
-def _has_restarted(out: Path) -> bool:
-    """Whether this run has forgotten earlier results already.
-
-    What torchrun starts again, after a death or because a machine has joined, forgets none of its own.
-    """
-    if _run_id() == 'none':  # no launcher, or one that starts nothing again
-        return False
-    # A process that died while it ended takes the finished ones along into another start of the same run.
-    same = {_run_id()}
-    if os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') != '0':
-        same.add(_run_id() + _FINISHED)
-    with contextlib.suppress(OSError, ValueError):
-        return (out / _RESTARTED).read_text(encoding='utf-8') in same
-    return False
-
-
-def _note_restart(out: Path, words: str) -> None:
-    with replacing(out / _RESTARTED) as file:
-        file.write(words)
+        if job.restart and processes.first and start:
+            start.note(marker, again or {})
+    return run_video(job, store) if video else run_images(job, store, processes)
 
 
 def _check_input(source: Path, out: Path, restart: bool) -> None:
