@@ -1,11 +1,56 @@
 import os
 import random
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 import atss_ext  # noqa: F401  (offers mmcv._ext to the tests also where no .pth file was installed)
+
+# Files of twenty seconds and more, the longest first. Where processes share the tests, one that met such a
+# file last would work on alone while the others have nothing left to do.
+LONGEST = (
+    'packaging/test_install.py',
+    'tools/test_demo_vlsam.py',
+    'docs/test_readme.py',
+    'docs/test_vlsam_page.py',
+    'docs/test_vlsam_world_page.py',
+    'tools/test_dist_elastic.py',
+    'tools/test_dist.py',
+    'tools/test_benchmarks.py',
+    'vlsam/test_detector.py',
+    'tools/test_paper_table.py',
+    'tools/test_train.py',
+    'tools/test_bad_input.py',
+    'deploy/test_sharing_page.py',
+    'deploy/test_detector_export.py',
+    'tools/test_assigners_benchmark.py',
+    'docs/test_site.py',
+    'datasets/test_documented_commands.py',
+    'tools/test_evaluate_tool.py',
+    'tools/test_demo.py',
+    'tools/test_attention_benchmark.py',
+    'assigners/test_atss.py',
+    'tools/test_dist_vlsam.py',
+    'tools/test_online_offline.py',
+    'tools/test_vlsam_tool.py',
+    'evaluation/test_coco_metric.py',
+    'evaluation/test_coda_metric.py',
+    'ops/test_grid.py',
+    'models/test_lvis_memory.py',
+)
+
+
+def pytest_configure(config):
+    """The order below is that of the tests also where pytest-xdist hands out files."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first, all others as they come."""
+    place = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(autouse=True)

@@ -52,9 +52,9 @@ def _script(words: Sequence[str], cwd: str, environment: Mapping[str, str], out:
     os.chdir(cwd)
     given = filter(None, environment.get('PYTHONPATH', '').split(os.pathsep))
     installed = [path for path in sys.path if path and not Path(path).is_relative_to(TESTS)]
-    sys.path[:] = [str(Path(words[0]).absolute().parent), *given, *installed]
+    sys.path[:] = [str(Path(words[0]).resolve().parent), *given, *installed]
     sys.argv = list(words)
-    runpy.run_path(os.path.abspath(words[0]), run_name='__main__')
+    runpy.run_path(words[0], run_name='__main__')
 
 
 def run_warm(

@@ -3,13 +3,12 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from warm import run_warm
 
 from atss_ext.datasets import LvisDataset
 
@@ -95,15 +94,9 @@ def test_a_small_lvis_trains_and_is_scored(data, tmp_path):
     config = tmp_path / 'small.py'
     base = str(ROOT / 'configs/lvis/atss_r50_fpn_sample1e-3_1x_lvis-v1.py')
     config.write_text(CONFIG.format(base=base, data=str(data)))
-    done = subprocess.run(
-        [sys.executable, str(ROOT / 'tools/train.py'), str(config), '--work-dir', str(tmp_path / 'work')],
-        cwd=tmp_path,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    words = [ROOT / 'tools/train.py', config, '--work-dir', tmp_path / 'work']
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    done = run_warm(words, tmp_path, environment)
     assert done.returncode == 0, done.stderr
     scalars = next((tmp_path / 'work').glob('*/vis_data/scalars.json')).read_text().splitlines()
     entries = [json.loads(line) for line in scalars]

@@ -1,16 +1,16 @@
 """Every Python command of docs/datasets.md runs as it stands; downloads need a network and are not tried."""
 
 import json
+import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from small_annotations import annotation, coco_file, image, lvis_file
+from warm import run_warm
 
 ROOT = Path(__file__).resolve().parents[2]
 VOC = """<annotation><filename>{stem}.jpg</filename><size><width>100</width><height>80</height></size>
@@ -68,8 +68,7 @@ def test_documented_commands_do_what_they_say(folder):
     lines = commands()
     assert len(lines) == 6
     for line in lines:
-        words = [sys.executable, *shlex.split(line)[1:]]
-        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+        done = run_warm(shlex.split(line)[1:], folder, dict(os.environ))
         assert done.returncode == 0, f'{line}\n{done.stdout}{done.stderr}'
     for name, box in WRITES.items():
         content = json.loads((folder / name).read_text())

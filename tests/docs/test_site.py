@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from PIL import Image
+from warm import run_warm
 
 from atss_ext.ops import native
 from atss_ext.registry import MODELS
@@ -22,8 +23,8 @@ DOCS = ROOT / 'docs'
 # Page -> the test that runs its commands; of the README's commands a page may repeat any.
 RUN_BY = {
     'README.md': 'tests/docs/test_readme.py',
-    'docs/vlsam.md': 'tests/docs/test_readme.py',
-    'docs/vlsam_world.md': 'tests/docs/test_readme.py',
+    'docs/vlsam.md': 'tests/docs/test_vlsam_page.py',
+    'docs/vlsam_world.md': 'tests/docs/test_vlsam_world_page.py',
     'docs/assignment.md': 'tests/tools/test_show_assignment.py',
     'docs/datasets.md': 'tests/datasets/test_documented_commands.py',
     'docs/error_report.md': 'tests/tools/test_error_report.py',
@@ -158,10 +159,8 @@ def test_the_configs_of_the_page_resolve_and_build(tmp_path, number):
 def run(line: str, folder: Path, monkeypatch, extra: tuple[str, ...] = ()) -> None:
     """A ``python`` line; tools that do not train run in this process, which saves their imports."""
     words = [*shlex.split(line)[1:], *extra]
-    if words[0] in ('-c', 'tools/train.py', 'tools/test.py'):
-        done = subprocess.run(
-            [sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False
-        )
+    if words[0] in ('tools/train.py', 'tools/test.py'):
+        done = run_warm(words, folder, {**os.environ, 'OMP_NUM_THREADS': '1'})
         assert done.returncode == 0, f'{line}\n{done.stdout[-2000:]}{done.stderr[-2000:]}'
         return
     monkeypatch.chdir(folder)

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from coco_scenes import FIGURES, NAMES, coco_file, random_scene, reference, result, sample, written
+from warm import spawn_warm
 
 from atss_ext.datasets.checks import DataError
 from atss_ext.evaluation import backend
@@ -215,5 +215,5 @@ def share(rank, folder):
 def test_two_processes_give_the_figures_of_one(tmp_path):
     file, results = random_scene(1)
     alone = figures(tmp_path, file, results, metric=['bbox', 'segm'])
-    mp.spawn(share, (str(tmp_path),), nprocs=2)
+    spawn_warm(share, (str(tmp_path),), nprocs=2)
     assert json.loads((tmp_path / 'figures.json').read_text()) == alone

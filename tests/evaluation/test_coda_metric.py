@@ -17,6 +17,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from warm import spawn_warm
 
 from atss_ext.datasets import CODA_BASE_COMMON, CODA_CLASSES, CODA_COMMON, CodaDataset
 from atss_ext.datasets.checks import DataError
@@ -426,9 +427,7 @@ def _on_one_of_two(rank, path, store, out):
 def test_two_processes_count_each_image_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # mmengine collects results in a folder of the working directory
     path = write(tmp_path, content_of(), 'annotations.json')
-    torch.multiprocessing.spawn(
-        _on_one_of_two, (path, str(tmp_path / 'store'), str(tmp_path / 'figures')), nprocs=2
-    )
+    spawn_warm(_on_one_of_two, (path, str(tmp_path / 'store'), str(tmp_path / 'figures')), nprocs=2)
     expected = pytest.approx({f'coda/bbox_{name}': value for name, value in OF_2022.items()})
     assert [json.loads((tmp_path / f'figures{rank}').read_text()) for rank in range(2)] == [expected] * 2
 

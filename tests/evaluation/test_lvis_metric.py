@@ -8,9 +8,9 @@ import lvis_scenes
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from lvis_scenes import SIZE, content, figures, plain_figures, random_scene, result
 from pycocotools import mask as rle
+from warm import spawn_warm
 
 from atss_ext.datasets.checks import DataError
 from atss_ext.evaluation.lvis import LvisTruth, metric
@@ -239,7 +239,7 @@ def _process(rank, folder, backend):
 def test_two_processes_with_uneven_shares(scene, tmp_path, monkeypatch, backend):
     _, file, results = scene
     monkeypatch.chdir(tmp_path)  # mmengine collects results in a folder of the working directory
-    context = mp.spawn(_process, args=(str(tmp_path), backend), nprocs=2, join=False)
+    context = spawn_warm(_process, args=(str(tmp_path), backend), nprocs=2, join=False)
     deadline = time.monotonic() + 120
     try:
         while not context.join(timeout=1):

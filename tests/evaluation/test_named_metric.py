@@ -11,7 +11,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
 from pycocotools import mask as rle
 from torch import distributed as dist
-from torch import multiprocessing as mp
+from warm import spawn_warm
 
 from atss_ext.datasets.checks import DataError
 from atss_ext.evaluation.named_metric import NamedMetric, map_instances
@@ -288,7 +288,7 @@ def evaluate_part(folder, images):
 def test_two_processes_give_the_figures_of_one(tmp_path):
     write(tmp_path)
     expected = pytest.approx(evaluate_part(tmp_path, tuple(TRUTH)))
-    context = mp.spawn(_other, args=(tmp_path,), nprocs=1, join=False)
+    context = spawn_warm(_other, args=(tmp_path,), nprocs=1, join=False)
     try:
         _process(0, tmp_path)
         context.join(timeout=60)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import distributed as dist
-from torch import multiprocessing as mp
+from warm import spawn_warm
 
 SIZE = 128
 BOXES = [[[10.0, 20.0, 60.0, 90.0], [70.0, 8.0, 120.0, 50.0]], [[30.0, 30.0, 100.0, 110.0]], [], []]
@@ -86,7 +86,7 @@ def _process(rank: int, folder: str) -> None:
 def two_processes(tmp_path_factory) -> list[dict[str, torch.Tensor]]:
     """What each of two processes finds; they are ended if they wait for each other."""
     folder: Path = tmp_path_factory.mktemp('ranks')
-    context = mp.spawn(_process, args=(str(folder),), nprocs=2, join=False)
+    context = spawn_warm(_process, args=(str(folder),), nprocs=2, join=False)
     deadline = time.monotonic() + 120
     try:
         while not context.join(timeout=1):

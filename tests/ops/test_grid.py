@@ -1,5 +1,6 @@
 """The grid route against the search through any priors: bit for bit, on mmdet's anchors."""
 
+import functools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -438,31 +439,39 @@ def anchor_settings(node) -> list[dict]:
     return own + [found for item in node.values() for found in anchor_settings(item)]
 
 
-def configured_anchors() -> list:
-    """(config, anchor settings): with the config's own strides, and with those of the paper."""
-    params = []
+@functools.cache
+def configured_anchors() -> list[tuple[str, dict]]:
+    """(configs, anchor settings): with the configs' own strides and those of the paper, each setting once.
+
+    Reading every config takes long: only the process that needs them does it, not all that collect tests.
+    """
+    found: dict[str, tuple[list[str], dict]] = {}
     for path in sorted(CONFIGS.rglob('*.py')):
         for anchors in anchor_settings(Config.fromfile(path)._cfg_dict.to_dict()):
             for strides in dict.fromkeys([tuple(anchors['strides']), PYRAMID]):
-                name = f'{path.relative_to(CONFIGS)}-{len(strides)} levels'
-                params.append(pytest.param({**anchors, 'strides': list(strides)}, id=name))
-    return params
+                own = {**anchors, 'strides': list(strides)}
+                names, _ = found.setdefault(repr(sorted(own.items())), ([], own))
+                names.append(path.relative_to(CONFIGS).as_posix())
+    return [(' '.join(dict.fromkeys(names)), own) for names, own in found.values()]
 
 
-@pytest.mark.parametrize('anchors', configured_anchors())
 @pytest.mark.parametrize('image', [(800, 1344), (333, 517)])
-def test_anchors_of_every_config(anchors, image):
+def test_anchors_of_every_config(image):
     """They stand on grids, and both routes give the same."""
-    generator = TASK_UTILS.build(anchors)
     boxes = mixed_gts(*image)
-    for k in (9, 9 * generator.num_base_priors[0]):
-        result = assert_routes_agree(grid_case(generator, *image, boxes, k=k))
-        assert int(result.num_positives.sum()) > 0
+    for names, anchors in configured_anchors():
+        generator = TASK_UTILS.build(dict(anchors))
+        for k in (9, 9 * generator.num_base_priors[0]):
+            try:
+                result = assert_routes_agree(grid_case(generator, *image, boxes, k=k))
+                assert int(result.num_positives.sum()) > 0
+            except AssertionError as error:
+                raise AssertionError(f'anchors {anchors} of {names}, k = {k}') from error
 
 
 def test_every_config_with_a_head_was_read():
-    names = {param.id.split('-')[0] for param in configured_anchors()}
-    trained = {str(path.relative_to(CONFIGS)) for path in CONFIGS.glob('atss/*.py')}
+    names = {name for names, _ in configured_anchors() for name in names.split()}
+    trained = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob('atss/*.py')}
     assert trained
     assert trained <= names
 

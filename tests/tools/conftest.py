@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tiny_coco import BOXES, CONFIG, REPO, Tiny, environment, load_tool, write_split
+from warm import run_warm
 
 
 @pytest.fixture
@@ -22,12 +23,16 @@ def tiny(tmp_path: Path) -> Tiny:
 
 @pytest.fixture
 def run_tool():
-    """Run a script of tools/ as a process of its own, from another folder."""
+    """Run a script of tools/ as a process of its own, from another folder; ``fresh``: in an interpreter."""
 
-    def run(script: str, *args: object, cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(REPO / 'tools' / script), *map(str, args)]
+    def run(
+        script: str, *args: object, cwd: Path, fresh: bool = False, **extra: str
+    ) -> subprocess.CompletedProcess[str]:
+        command = [str(REPO / 'tools' / script), *map(str, args)]
+        if not fresh:
+            return run_warm(command, cwd, environment(**extra))
         return subprocess.run(
-            command,
+            [sys.executable, *command],
             cwd=cwd,
             env=environment(**extra),
             capture_output=True,

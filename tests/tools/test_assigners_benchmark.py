@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tiny_coco import REPO, environment
+from warm import run_warm
 
 PAGE = 'before\n<!-- assigners: begin -->\nold\n<!-- assigners: end -->\nafter\n'
 RULES = ['TaskAlignedAssigner', 'SimOTAAssigner', 'DynamicSoftLabelAssigner']
@@ -58,7 +59,7 @@ def test_the_page_is_filled(quick):
     ],
 )
 def test_a_bad_option_is_one_sentence(options, sentence, tmp_path):
-    done = run(*options, cwd=tmp_path)
+    done = run_warm([REPO / 'tools/benchmarks/assigners.py', *options], tmp_path, environment())
     assert done.returncode == 2
     assert [line for line in done.stderr.splitlines() if line.startswith(f'error: {sentence}')]
     assert 'Traceback' not in done.stderr

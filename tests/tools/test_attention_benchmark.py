@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 from tiny_coco import REPO, environment
+from warm import run_warm
 
 PAGE = 'before\n<!-- cpu: begin -->\nold\n<!-- cpu: end -->\nafter\n'
 SIDES = [
@@ -98,7 +99,8 @@ def test_the_page_is_filled(quick):
 
 def test_a_page_without_the_section_is_refused_at_once(tmp_path):
     (tmp_path / 'page.md').write_text('nothing')
-    done = run('--quick', '--markdown', 'page.md', cwd=tmp_path)
+    words = [REPO / 'tools/benchmarks/attention_flow.py', '--quick', '--markdown', 'page.md']
+    done = run_warm(words, tmp_path, environment())
     assert done.returncode == 2
     assert done.stderr == (
         'error: --markdown: page.md has no section between <!-- cpu: begin --> and <!-- cpu: end -->; '

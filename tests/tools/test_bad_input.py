@@ -281,7 +281,7 @@ def test_a_bug_keeps_its_traceback_and_names_the_log(tiny, in_process, tmp_path,
 def test_a_process_ends_with_one_line(tiny, run_tool, tmp_path):
     """The whole process, as a user starts it: nothing but the sentence on stderr, exit code 2."""
     _annotate(tiny, bbox=[4, 30, -30, 30])
-    done = run_tool('train.py', tiny.config, cwd=tmp_path)
+    done = run_tool('train.py', tiny.config, cwd=tmp_path, fresh=True)
     assert done.returncode == 2
     assert done.stderr == (
         f'error: train_dataloader: annotation 2 of {tiny.root}/train.json has an inverted box (negative '

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tiny_coco import REPO
+from warm import run_warm
 
 KEYS = {'work', 'against', 'ratio', 'ours_ms', 'theirs_ms', 'ours_mb', 'theirs_mb'}
 # Pattern of the work, opponent, number of rows.
@@ -64,10 +65,15 @@ def quick(tmp_path_factory, without_mmdet) -> tuple[Path, str]:
     return folder, done.stdout
 
 
-def run(*args: object, cwd: Path, script: str = 'run.py', **extra: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *args: object, cwd: Path, script: str = 'run.py', warm: bool = False, **extra: str
+) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(REPO), *filter(None, [os.environ.get('PYTHONPATH')])])
     environment = {**os.environ, 'PYTHONPATH': path, 'CUDA_VISIBLE_DEVICES': '', **extra}
-    command = [sys.executable, str(REPO / 'tools/benchmarks' / script), *map(str, args)]
+    command = [str(REPO / 'tools/benchmarks' / script), *map(str, args)]
+    if warm:
+        return run_warm(command, cwd, environment)
+    command = [sys.executable, *command]
     return subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280, check=False
     )
@@ -170,10 +176,10 @@ def test_a_page_from_a_file(quick, tmp_path):
     folder, _ = quick
     (tmp_path / 'page.md').write_text(PAGE)
     (tmp_path / 'whole.json').write_text('{"benchmarks": ' + (folder / 'a/b.json').read_text() + '}')
-    assert run('whole.json', 'page.md', cwd=tmp_path, script='render.py').returncode == 0
+    assert run('whole.json', 'page.md', cwd=tmp_path, script='render.py', warm=True).returncode == 0
     assert '| batched_box_iou, 751 x 5, torchvision box_iou |' in (tmp_path / 'page.md').read_text()
     (tmp_path / 'none.json').write_text('{"benchmarks": null}')
-    done = run('none.json', 'page.md', cwd=tmp_path, script='render.py')
+    done = run('none.json', 'page.md', cwd=tmp_path, script='render.py', warm=True)
     assert (done.returncode, done.stderr) == (
         2,
         'error: none.json holds no benchmark rows; write it with run.py --json\n',
@@ -189,7 +195,7 @@ def test_a_page_from_a_file(quick, tmp_path):
     ],
 )
 def test_a_bad_option_is_one_sentence(options, sentence, tmp_path):
-    done = run(*options, cwd=tmp_path)
+    done = run(*options, cwd=tmp_path, warm=True)
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if 'error' in line.lower()]
     assert line.startswith(f'error: {sentence}')

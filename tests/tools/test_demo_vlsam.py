@@ -27,7 +27,7 @@ def demo(tmp_path_factory):
     result = subprocess.run(
         [sys.executable, str(ROOT / 'tools/vlsam_world/demo.py')],
         cwd=folder,
-        env={**os.environ, 'HF_HUB_OFFLINE': '1'},
+        env={**os.environ, 'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1'},
         capture_output=True,
         text=True,
         timeout=900,

@@ -12,8 +12,8 @@ import torch
 from ports import free_port
 from tiny_coco import REPO, environment
 
-from atss_ext.cli.errors import UserError
 from atss_ext.cli.targets import writing
+from atss_ext.errors import UserError
 from atss_ext.evaluation import backend as choice
 
 EVALUATORS = """

@@ -10,9 +10,9 @@ from PIL import Image
 
 import atss_ext  # noqa: F401 - fills the registries
 from atss_ext.cli import preflight
-from atss_ext.cli.errors import UserError
 from atss_ext.datasets import LvisDataset
 from atss_ext.datasets.checks import DataError
+from atss_ext.errors import UserError
 
 REPO = Path(__file__).resolve().parents[2]
 NAMES = LvisDataset.METAINFO['classes']
