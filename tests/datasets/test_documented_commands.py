@@ -1,13 +1,14 @@
-"""Every Python command of docs/datasets.md runs as it stands; downloads need a network and are not tried."""
+"""Every command of docs/datasets.md runs as it stands; wget and its like write down what they are told."""
 
 import json
 import os
-import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import blocks_of, commands_of
 from PIL import Image
 from small_annotations import annotation, coco_file, image, lvis_file
 from warm import run_warm
@@ -21,12 +22,6 @@ WRITES = {
     'out.json': [11, 21, 19, 39],  # corners from 0
     'train.json': [40, 32, 20, 16],
 }
-
-
-def commands() -> list[str]:
-    blocks = re.findall(r'```bash\n(.*?)```', (ROOT / 'docs/datasets.md').read_text(), flags=re.DOTALL)
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith('python ')]
 
 
 def many(content, count):
@@ -65,7 +60,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def test_documented_commands_do_what_they_say(folder):
-    lines = commands()
+    lines = [line for line in commands_of('docs/datasets.md') if line.startswith('python ')]
     assert len(lines) == 6
     for line in lines:
         done = run_warm(shlex.split(line)[1:], folder, dict(os.environ))
@@ -75,3 +70,54 @@ def test_documented_commands_do_what_they_say(folder):
         assert [one['bbox'] for one in content['annotations']] == [pytest.approx(box)]
     assert len(json.loads((folder / 'train_10.json').read_text())['images']) == 2
     assert len(json.loads((folder / 'lvis_5000.json').read_text())['images']) == 5000
+
+
+COCO, LVIS = 'http://images.cocodataset.org', 'https://dl.fbaipublicfiles.com/LVIS'
+DOWNLOADS = [
+    [
+        f'wget {COCO}/zips/train2017.zip {COCO}/zips/val2017.zip '
+        f'{COCO}/annotations/annotations_trainval2017.zip',
+        'md5sum -c',
+        'unzip -q annotations_trainval2017.zip',
+        'unzip -q train2017.zip',
+        'unzip -q val2017.zip',
+    ],
+    [
+        f'wget {LVIS}/lvis_v1_train.json.zip {LVIS}/lvis_v1_val.json.zip',
+        'md5sum -c',
+        'unzip -q lvis_v1_train.json.zip',
+        'unzip -q lvis_v1_val.json.zip',
+        'wget https://huggingface.co/GLIPModel/GLIP/resolve/main/lvis_v1_minival_inserted_image_name.json',
+    ],
+]
+PROGRAM = """#!/bin/bash
+echo "${0##*/} $*" >> "$RECORD"
+case $0 in
+*/wget) for url in "$@"; do echo archive > "${url##*/}"; done ;;
+*/md5sum) exec /usr/bin/env PATH=/usr/bin:/bin sed 's/^[0-9a-f]\\{32\\}  //' | xargs ls > /dev/null ;;
+esac
+"""
+
+
+def test_downloads_ask_for_the_files_they_name(tmp_path):
+    """The sums are of the real files: they are those of other pages, and not compared here."""
+    (tmp_path / 'bin').mkdir()
+    for name in ('wget', 'md5sum', 'unzip'):
+        (tmp_path / 'bin' / name).write_text(PROGRAM)
+        (tmp_path / 'bin' / name).chmod(0o755)
+    (tmp_path / 'data/coco/annotations').mkdir(parents=True)
+    (tmp_path / 'CODA/base-val-1500').mkdir(parents=True)
+    scripts = [block for block in blocks_of('docs/datasets.md', 'bash') if 'python ' not in block]
+    said = []
+    for number, script in enumerate(scripts):
+        record = tmp_path / f'record{number}'
+        environment = {
+            **os.environ,
+            'PATH': f'{tmp_path / "bin"}:{os.environ["PATH"]}',
+            'RECORD': str(record),
+        }
+        subprocess.run(['bash', '-euc', script], cwd=tmp_path, env=environment, check=True)
+        said += [record.read_text().splitlines()] if record.exists() else []
+    assert said == DOWNLOADS
+    assert (tmp_path / 'data/coda').resolve() == tmp_path / 'CODA/base-val-1500'
+    assert (tmp_path / 'data/coda2022').resolve() == tmp_path / 'CODA'

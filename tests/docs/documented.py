@@ -6,7 +6,6 @@ same names.
 
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from mmdet.datasets import CocoDataset
+from pages import ROOT
 from PIL import Image
 from tiny_clip import tiny_clip
 from tiny_sams import tiny_sam
@@ -24,7 +24,6 @@ from warm import run_warm
 
 from atss_ext.vlsam.world.scenes import scene_of
 
-ROOT = Path(__file__).resolve().parents[2]
 IN_THIS_ENVIRONMENT = ['VENV=', f'PYTHON={sys.executable}']
 AT_ROOT = ('make', 'pip')
 MODELS = {
@@ -33,14 +32,6 @@ MODELS = {
     'facebook/sam-vit-huge': (tiny_sam, 'sam'),
     'facebook/sam2.1-hiera-large': (tiny_sam, 'sam2'),
 }
-
-
-def commands_of(*documents: str) -> list[str]:
-    """The lines of all shell blocks of these pages, each once."""
-    texts = [(ROOT / name).read_text() for name in documents]
-    blocks = [block for text in texts for block in re.findall(r'```bash\n(.*?)```', text, flags=re.DOTALL)]
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return sorted({line for line in lines if line and not line.startswith('#')})
 
 
 def fill(folder: Path) -> Path:

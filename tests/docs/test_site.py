@@ -12,19 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.config import Config
+from pages import ROOT, blocks_of, commands_of
 from PIL import Image
 from warm import run_warm
 
 from atss_ext.ops import native
 from atss_ext.registry import MODELS
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / 'docs'
 # Page -> the test that runs its commands; of the README's commands a page may repeat any.
 RUN_BY = {
     'README.md': 'tests/docs/test_readme.py',
-    'docs/vlsam.md': 'tests/docs/test_vlsam_page.py',
-    'docs/vlsam_world.md': 'tests/docs/test_vlsam_world_page.py',
+    'docs/vlsam.md': 'tests/docs/test_readme.py',
+    'docs/vlsam_world.md': 'tests/docs/test_readme.py',
     'docs/assignment.md': 'tests/tools/test_show_assignment.py',
     'docs/datasets.md': 'tests/datasets/test_documented_commands.py',
     'docs/error_report.md': 'tests/tools/test_error_report.py',
@@ -53,31 +53,28 @@ MEASURED_BY = {
 }
 
 
-def commands(page: Path) -> list[str]:
-    blocks = re.findall(r'```bash\n(.*?)```', page.read_text(), flags=re.DOTALL)
-    lines = [line.strip() for block in blocks for line in block.replace('\\\n', ' ').splitlines()]
-    return [' '.join(line.split()) for line in lines if line and not line.startswith('#')]
-
-
 def test_every_page_with_commands_is_run_by_a_test():
-    known = set(commands(ROOT / 'README.md')) | set(commands(DOCS / 'vlsam.md'))
+    known = set(commands_of('README.md')) | set(commands_of('docs/vlsam.md'))
     for page in [ROOT / 'README.md', *sorted(DOCS.glob('*.md'))]:
         name = page.relative_to(ROOT).as_posix()
         if name in RUN_BY:
-            assert page.name in (ROOT / RUN_BY[name]).read_text(), f'{RUN_BY[name]} does not read {name}'
+            test = (ROOT / RUN_BY[name]).read_text()
+            assert re.search(rf"commands_of\([^)]*'{name}'", test), f'{RUN_BY[name]} does not take {name}'
         elif name in MEASURED_BY:
-            programs = {Path(line.removeprefix('python ').split()[0]).name for line in commands(page)}
+            programs = {Path(line.removeprefix('python ').split()[0]).name for line in commands_of(name)}
             assert programs == set(MEASURED_BY[name])
             for program, test in MEASURED_BY[name].items():
                 assert program in (ROOT / 'tests/tools' / test).read_text(), f'{test} does not run {program}'
         else:
-            assert set(commands(page)) <= known, f'nothing runs the commands of {name}'
+            assert set(commands_of(name)) <= known, f'nothing runs the commands of {name}'
 
 
 def test_options_of_measured_commands_are_the_tools(tmp_path):
-    lines = [line for name in MEASURED_BY for line in commands(ROOT / name) if line.startswith('python ')]
-    assert len(lines) == 4
+    lines = [line for name in MEASURED_BY for line in commands_of(name)]
+    assert [line for line in lines if not line.startswith('python ')] == ['tools/gpu_check.sh']
     for line in lines:
+        if line == 'tools/gpu_check.sh':
+            continue
         program, *rest = shlex.split(line)[1:]
         done = subprocess.run(
             [sys.executable, ROOT / program, '--help'],
@@ -138,7 +135,7 @@ def test_nothing_on_the_site_is_fetched_from_elsewhere(site):
 
 
 def test_the_python_of_the_ops_page_runs(tmp_path, capsys):
-    (snippet,) = re.findall(r'```python\n(.*?)```', (DOCS / 'ops.md').read_text(), flags=re.DOTALL)
+    (snippet,) = blocks_of('docs/ops.md', 'python')
     (tmp_path / 'snippet.py').write_text(snippet)
     runpy.run_path(str(tmp_path / 'snippet.py'))
     assert capsys.readouterr().out == '[[0, 1, 0]]\n'
@@ -146,7 +143,7 @@ def test_the_python_of_the_ops_page_runs(tmp_path, capsys):
 
 @pytest.mark.parametrize('number', range(2))
 def test_the_configs_of_the_page_resolve_and_build(tmp_path, number):
-    snippets = re.findall(r'```python\n(.*?)```', (DOCS / 'configs.md').read_text(), flags=re.DOTALL)
+    snippets = blocks_of('docs/configs.md', 'python')
     assert len(snippets) == 2
     (tmp_path / 'own.py').write_text(snippets[number])
     cfg = Config.fromfile(tmp_path / 'own.py')
@@ -204,7 +201,7 @@ SHORT = (
 
 
 def test_own_data_from_labels_to_a_report(own_data, monkeypatch):
-    voc, yolo, *others = commands(DOCS / 'own_data.md')
+    voc, yolo, *others = commands_of('docs/own_data.md')
     run(voc, own_data, monkeypatch)
     file = own_data / 'my_data/all.json'
     from_voc = json.loads(file.read_text())
@@ -225,6 +222,7 @@ def test_own_data_from_labels_to_a_report(own_data, monkeypatch):
         trains = line.startswith(('python tools/train.py', 'python tools/test.py'))
         if line.startswith('python tools/test.py'):
             work = own_data / 'work_dirs/my_atss'
+            assert Config.fromfile(own_data / 'my_atss.py').train_cfg.max_epochs == 24
             (work / 'epoch_1.pth').rename(work / 'epoch_24.pth')
         run(line, own_data, monkeypatch, SHORT if trains else ())
     parts = [json.loads((own_data / f'my_data/{name}.json').read_text()) for name in ('train', 'val')]
@@ -237,8 +235,8 @@ def test_own_data_from_labels_to_a_report(own_data, monkeypatch):
 
 def test_troubleshooting(tmp_path, monkeypatch, capfd):
     """The lines that no other page has; the others are the README's or those of datasets.md."""
-    elsewhere = {*commands(ROOT / 'README.md'), *commands(DOCS / 'datasets.md')}
-    own = [line for line in commands(DOCS / 'troubleshooting.md') if line not in elsewhere]
+    elsewhere = {*commands_of('README.md'), *commands_of('docs/datasets.md')}
+    own = [line for line in commands_of('docs/troubleshooting.md') if line not in elsewhere]
     assert len(own) == 2
     for line in own:
         assert line.startswith('python -c ')

@@ -1,13 +1,14 @@
 """Every command on VL-SAM of the README and of docs/vlsam.md runs, and the README's Python."""
 
 import json
-import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from documented import ROOT, Commands, fill
+from documented import Commands, fill
+from pages import blocks_of
 
 SHORT = ['--cfg-options', 'model.vlm.max_new_tokens=8', 'model.questions=single']
 VLSAM = 'configs/vlsam/vlsam_'
@@ -57,8 +58,7 @@ def test_commands_run_and_do_what_they_say(folder):
 
 
 def test_the_python_of_open_ended_detection_runs(folder):
-    snippets = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), flags=re.DOTALL)
-    (snippet,) = [text for text in snippets if 'vlsam import load' in text]
+    (snippet,) = [text for text in blocks_of('README.md', 'python') if 'vlsam import load' in text]
     # A model that has learned nothing never ends its answer; fifty of 256 tokens would take minutes.
     short = (
         'import functools, atss_ext.vlsam.loading as loading\n'
@@ -74,3 +74,13 @@ def test_the_python_of_open_ended_detection_runs(folder):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip().endswith(', 60, 80)')
+
+
+def test_a_model_of_ones_own_is_taken(folder, monkeypatch):
+    """The block of docs/vlsam.md, whose model has no words yet."""
+    (snippet,) = blocks_of('docs/vlsam.md', 'python')
+    (folder / 'own.py').write_text(snippet)
+    monkeypatch.chdir(folder)
+    own = runpy.run_path('own.py')
+    assert type(own['vlsam'].vlm) is own['MyVLM']
+    assert type(own['vlsam'].segmenter.model).__name__ == 'SamModel'

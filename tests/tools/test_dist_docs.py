@@ -5,12 +5,12 @@ test_dist_elastic.py, test_dist_vlsam.py and docker/check.sh.
 """
 
 import os
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from pages import blocks_of, commands_of
 from tiny_coco import REPO, load_tool
 
 TEXT = (REPO / 'docs/gpu_jobs.md').read_text()
@@ -81,8 +81,7 @@ COMMANDS = {
 
 
 def test_every_command_is_listed():
-    blocks = re.findall(r'```bash\n(.*?)```', TEXT, flags=re.DOTALL)
-    assert [line for block in blocks for line in block.splitlines()] == list(COMMANDS)
+    assert commands_of('docs/gpu_jobs.md') == list(COMMANDS)
 
 
 @pytest.fixture
@@ -132,7 +131,7 @@ def test_command(line, folder):
 
 
 def test_the_config_trains_by_fsdp(tmp_path):
-    (snippet,) = re.findall(r'```python\n(.*?)```', TEXT, flags=re.DOTALL)
+    (snippet,) = blocks_of('docs/gpu_jobs.md', 'python')
     (tmp_path / 'sharded.py').write_text(snippet)
     config = Config.fromfile(tmp_path / 'sharded.py')
     assert config.runner_type == 'FlexibleRunner'

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from pages import commands_of
 from PIL import Image
 from tiny_coco import REPO, load_tool
 
@@ -364,8 +365,8 @@ def test_a_users_error_is_one_sentence(files, in_process, name):
 
 
 def test_the_documented_command_runs_as_it_stands(files):
-    block = re.search(r'```bash\n(.*?)```', (REPO / 'docs/error_report.md').read_text(), flags=re.DOTALL)
-    words = shlex.split(block[1].replace('\\\n', ' '))
+    (line,) = commands_of('docs/error_report.md')
+    words = shlex.split(line)
     assert words[:2] == ['python', 'tools/analysis/error_report.py']
     for name in ('work_dirs', 'data/coco/annotations'):
         (files / name).mkdir(parents=True)

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from pages import commands_of
 from ports import free_port
 from tiny_coco import REPO, environment
 
@@ -353,8 +354,7 @@ def test_without_the_fast_library(evaluate, in_process, tmp_path, monkeypatch):
 
 
 def test_the_command_of_the_docs_runs(in_process, tmp_path):
-    page = (REPO / 'docs/evaluation.md').read_text()
-    (line,) = re.findall(r'^python .*$', page, flags=re.MULTILINE)
+    (line,) = commands_of('docs/evaluation.md')
     (tmp_path / 'results.json').write_text(json.dumps([detection()]))
     truth = {
         'images': [{'id': 1, 'file_name': '1.png', 'height': 64, 'width': 64}],

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pages import commands_of
 from tiny_coco import REPO, environment, load_tool
 
 sys.path.insert(0, str(REPO / 'tools' / 'analysis'))
@@ -485,9 +486,8 @@ def test_splits_must_have_the_same_categories(data, in_process):
 
 
 def test_the_documented_commands_are_the_tools(in_process):
-    text = (REPO / 'docs/paper_tables.md').read_text()
-    commands = [line for line in text.splitlines() if line.startswith('python ')]
-    assert commands
+    commands = commands_of('docs/paper_tables.md')
+    assert len(commands) == 2
     tool = load_tool(TOOL)
     for line in commands:
         words = line.split()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 import shlex
 
 import cv2
@@ -13,6 +12,7 @@ from mmdet.models.task_modules import AnchorGenerator
 from mmdet.models.task_modules import ATSSAssigner as MMDetATSSAssigner
 from mmengine.config import Config
 from mmengine.structures import InstanceData
+from pages import commands_of
 from tiny_coco import REPO
 
 from atss_ext.datasets import ShapesSpec, write_coco
@@ -311,9 +311,7 @@ def test_a_users_error_is_one_sentence(tiny, in_process, monkeypatch, name):
 
 
 def test_every_documented_command_runs_as_it_stands(tmp_path, in_process):
-    text = (REPO / 'docs/assignment.md').read_text()
-    blocks = re.findall(r'```bash\n(.*?)```', text, flags=re.DOTALL)
-    lines = [line for block in blocks for line in block.replace('\\\n', ' ').splitlines()]
+    lines = commands_of('docs/assignment.md')
     assert len(lines) == 3
     (tmp_path / 'configs').symlink_to(REPO / 'configs')
     write_coco(tmp_path / 'data/shapes', 'val', 12, ShapesSpec(), 0)

@@ -3,16 +3,22 @@
 None of that can be here, so each ends by saying what is missing.
 """
 
-import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from pages import commands_of
 from tiny_coco import REPO
 
-BLOCKS = re.findall(r'```bash\n(.*?)```', (REPO / 'docs/training.md').read_text(), flags=re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith('python ')]
+LINES = commands_of('docs/training.md')
+COMMANDS = [line for line in LINES if line.startswith('python ')]
+# What puts LVIS beside COCO, run with a data/coco that is there.
+LINKS = [
+    'mkdir -p data/lvis_v1',
+    'ln -s ../coco/annotations ../coco/train2017 ../coco/val2017 data/lvis_v1/',
+]
 DATA = {
     'configs/atss/atss_r50_fpn_1x_coco.py': 'data/coco/annotations/instances_train2017.json',
     'configs/lvis/atss_r50_fpn_sample1e-3_1x_lvis-v1.py': 'data/lvis_v1/annotations/lvis_v1_train.json',
@@ -41,6 +47,16 @@ def test_test_commands_take_what_a_training_command_makes(line, in_process):
 
 
 def test_all_commands_are_tried():
+    assert [line for line in LINES if line not in COMMANDS] == LINKS
     assert len(COMMANDS) == 10
     tools = {shlex.split(line)[1] for line in COMMANDS}
     assert tools == {'tools/train.py', 'tools/test.py'}
+
+
+def test_the_links_lead_to_coco(tmp_path):
+    for name in ('annotations', 'train2017', 'val2017'):
+        (tmp_path / 'data/coco' / name).mkdir(parents=True)
+        (tmp_path / 'data/coco' / name / 'file').touch()
+    subprocess.run(['bash', '-ec', '\n'.join(LINKS)], cwd=tmp_path, check=True)
+    found = sorted(path.name for path in (tmp_path / 'data/lvis_v1').iterdir() if (path / 'file').is_file())
+    assert found == ['annotations', 'train2017', 'val2017']
