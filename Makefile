@@ -4,8 +4,6 @@
 VENV ?= .venv
 PYTHON ?= python3
 ARGS ?=
-# dev holds vlsam; named too, so that `make demo-vlsam` finds it there and installs nothing anew.
-DEV := mmdet,vlsam,dev
 
 ifeq ($(strip $(VENV)),)
 RUN := $(PYTHON)
@@ -27,25 +25,25 @@ demo-vlsam: EXTRAS := mmdet,vlsam
 demo-vlsam: env
 	@$(RUN) tools/vlsam_world/demo.py $(ARGS)
 
-test: EXTRAS := $(DEV)
+test: EXTRAS := mmdet,dev
 # One process a core, up to four; a file's tests stay together. Threads of PyTorch that wait by spinning would
 # take the cores from the other processes.
 test: env
 	@OMP_WAIT_POLICY=passive $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 # The web page in a real browser; needs Chromium (Debian: apt-get install chromium).
-test-browser: EXTRAS := $(DEV)
+test-browser: EXTRAS := mmdet,dev
 test-browser: env
 	@$(RUN) -m pytest tests/webui -m browser $(ARGS)
 
-lint: EXTRAS := $(DEV)
+lint: EXTRAS := mmdet,dev
 lint: env
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@$(CLANG_FORMAT) --dry-run -Werror $(NATIVE)
 
-format: EXTRAS := $(DEV)
+format: EXTRAS := mmdet,dev
 format: env
 	@$(RUN) -m ruff check --fix --quiet .
 	@$(RUN) -m ruff format --quiet .
@@ -57,12 +55,12 @@ docs: env
 	@$(RUN) -m sphinx --nitpicky --fail-on-warning --quiet docs work_dirs/docs $(ARGS)
 
 # Compiles the CUDA sources too; needs nvcc but no GPU.
-cuda: EXTRAS := $(DEV)
+cuda: EXTRAS := mmdet,dev
 cuda: env
 	@FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST:-9.0} $(RUN) setup.py --quiet build_ext --build-lib work_dirs/cuda/lib --build-temp work_dirs/cuda/tmp
 
 # The op tests against a library built with AddressSanitizer and UndefinedBehaviorSanitizer.
-sanitize: EXTRAS := $(DEV)
+sanitize: EXTRAS := mmdet,dev
 sanitize: env
 	@PYTHON="$(RUN)" tools/sanitize.sh $(ARGS)
 

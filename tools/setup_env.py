@@ -27,6 +27,8 @@ STATE = 'atss_ext-state.json'
 BUILD_TOOLS = ['setuptools>=70.1,<81', 'ninja']
 # Its requirements pin a setuptools that cannot build wheels; the extra `mim` holds those it needs.
 WITHOUT_DEPENDENCIES = {'dev': ['openmim>=0.3.9'], 'mim': ['openmim>=0.3.9']}
+# What the extra `dev` of pyproject.toml holds: nothing is installed anew for them.
+HELD_BY_DEV = ('docs', 'evaluation', 'export', 'mim', 'vlsam', 'webui')
 # Published as source only. onedl-mmcv compiles nothing without torch in its build, and comes without ops.
 SOURCE_ONLY = {'onedl': ['onedl-mmcv', 'onedl-mmdetection']}
 # Distributions that install the same import names, by the extra that brings them.
@@ -153,7 +155,10 @@ def remember(state, content):
 def is_ready(state, extras, wanted, packages):
     """Whether an earlier run finished with these extras, this tree and the torch that is there now."""
     known = read_state(state)
-    if known.get('fingerprint') != wanted['fingerprint'] or not set(extras) <= set(known.get('extras', [])):
+    there = set(known.get('extras', []))
+    if 'dev' in there:
+        there.update(HELD_BY_DEV)
+    if known.get('fingerprint') != wanted['fingerprint'] or not set(extras) <= there:
         return False
     if 'torch' not in packages:
         return False

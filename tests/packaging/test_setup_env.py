@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,11 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -214,11 +220,22 @@ def test_readiness_follows_tree_and_extras(setup_env, tmp_path):
     assert not setup_env.is_ready(state, ['mmdet'], wanted, packages)
     state.write_text('{"extras": ["mmd')  # killed while writing
     assert not setup_env.is_ready(state, ['mmdet'], wanted, packages)
-    setup_env.remember(state, {**wanted, 'extras': ['dev', 'mmdet']})
+    setup_env.remember(state, {**wanted, 'extras': ['mmdet', 'vlsam']})
     assert setup_env.is_ready(state, ['mmdet'], wanted, packages)
-    assert not setup_env.is_ready(state, ['mmdet', 'vlsam'], wanted, packages)
+    assert not setup_env.is_ready(state, ['mmdet', 'docs'], wanted, packages)
     assert not setup_env.is_ready(state, ['mmdet'], {**wanted, 'fingerprint': 'another tree'}, packages)
     assert not setup_env.is_ready(state, ['mmdet'], wanted, {})  # an interpreter that does not run
+
+
+def test_what_dev_holds_is_not_installed_anew(setup_env, tmp_path):
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+    held = re.findall(r'atss_ext\[(\w+)\]', ' '.join(project['optional-dependencies']['dev']))
+    assert sorted(held) == list(setup_env.HELD_BY_DEV)
+    state, packages = tmp_path / 'state.json', {'torch': '2.8.0'}
+    wanted = {'fingerprint': setup_env.fingerprint(), 'native': False}
+    setup_env.remember(state, {**wanted, 'extras': ['dev', 'mmdet']})
+    assert all(setup_env.is_ready(state, ['mmdet', extra], wanted, packages) for extra in held)
+    assert not setup_env.is_ready(state, ['mmdet', 'onedl'], wanted, packages)
 
 
 def test_the_library_is_built_again_for_another_torch(setup_env, tree, tmp_path):
