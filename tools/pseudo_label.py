@@ -19,10 +19,13 @@ import atss_ext.cli  # noqa: F401
 from atss_ext.cli import UserError, note, run_tool
 from atss_ext.cli.open_ended import Job, run_job
 from atss_ext.cli.options import CfgOptions
+from atss_ext.cli.targets import check_target
 from atss_ext.datasets.checks import check_images
 from atss_ext.pseudo_labels import (
+    FILES,
     FilterOptions,
     LabelOptions,
+    check_folder,
     make_pseudo_labels,
     read_found,
     read_merge_map,
@@ -47,7 +50,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     run = parser.add_argument_group('running VL-SAM', 'on a folder of images; as of tools/vlsam.py')
     run.add_argument('--config', help='a config of configs/vlsam')
-    run.add_argument('--device', default='auto')
+    run.add_argument('--device', help='of the models; auto')
     run.add_argument('--recursive', action='store_true', help='look into subfolders too')
     run.add_argument('--restart', action='store_true', help='forget the results of an earlier run in OUT')
     run.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings of the steps, key=value')
@@ -92,6 +95,12 @@ def label_options(args: argparse.Namespace) -> LabelOptions:
         for option, given in {**chosen, '--all-classes': args.all_classes}.items():
             if given:
                 raise UserError(f'{option} needs classes; name a file of them with --classes')
+    of_encoder = {'--encoder-model': args.encoder_model, '--encoder-threshold': args.encoder_threshold}
+    for option, value in of_encoder.items():
+        if value is not None and not args.encoder:
+            raise UserError(
+                f'{option} {value} is of an encoder; name it with --encoder, or leave {option} away'
+            )
     encoder = None
     if args.encoder:
         encoder = {'type': f'atss_ext.{args.encoder}'}
@@ -114,17 +123,49 @@ def label_options(args: argparse.Namespace) -> LabelOptions:
         raise UserError(f'the options make no sense: {error}') from None
 
 
+def check_out(args: argparse.Namespace) -> None:
+    """Refuse an OUT whose files would be lost, before VL-SAM looks at anything.
+
+    Raises:
+        UserError: a file to be written is read as well, or cannot be written.
+        DataError: one is there that is no pseudo-label of ours.
+    """
+    read = [path for path in (args.source, args.classes, args.config) if path]
+    for name in FILES:
+        check_target(f'--out {args.out}:', args.out / name, *read)
+    check_folder(args.out)
+
+
+def refuse_unused(args: argparse.Namespace) -> None:
+    """Refuse what only the other kind of source has a use for.
+
+    Raises:
+        UserError: an option that would be without effect.
+    """
+    if args.source.suffix.lower() != '.json':
+        if args.images:
+            raise UserError(
+                f'--images is for an annotations.json; {args.source} is where the images are: leave it away'
+            )
+        return
+    given = {
+        '--config': args.config, '--device': args.device, '--recursive': args.recursive,
+        '--restart': args.restart, '--cfg-options': args.cfg_options,
+    }  # fmt: skip
+    for option, value in given.items():
+        if value:
+            raise UserError(
+                f'{args.source} is what VL-SAM found already; leave {option} away, or name its images'
+            )
+
+
 def find(args: argparse.Namespace) -> tuple[Path, Path, int]:
     """What VL-SAM found, the folder of the images, and how many images failed.
 
     Raises:
-        UserError: the source does not exist, or it is not said what looks at it or where its images are.
+        UserError: it is not said what looks at the source, or where its images are.
     """
     source = args.source
-    if not source.exists():
-        raise UserError(
-            f'{source} does not exist; name a folder of images, or an annotations.json of vlsam.py'
-        )
     if source.suffix.lower() != '.json':
         if not args.config:
             raise UserError(f'no config says what looks at {source}; give --config configs/vlsam/NAME.py')
@@ -132,13 +173,11 @@ def find(args: argparse.Namespace) -> tuple[Path, Path, int]:
             raise UserError(f'{source} is a video; save its frames as images, and name their folder')
         job = Job(
             source=source, out=args.out / 'vlsam', config=args.config, vlm=None, segmenter=None,
-            device=args.device, options=args.cfg_options or {}, pictures=False, recursive=args.recursive,
-            restart=args.restart,
+            device=args.device or 'auto', options=args.cfg_options or {}, pictures=False,
+            recursive=args.recursive, restart=args.restart,
         )  # fmt: skip
         failed = run_job(job)
         return job.out / 'annotations.json', source if source.is_dir() else source.parent, failed
-    if args.config:
-        raise UserError(f'{source} is what VL-SAM found already; leave --config away, or name its images')
     return source, args.images or looked_at(source), 0
 
 
@@ -160,6 +199,12 @@ def looked_at(annotations: Path) -> Path:
 def main(argv: Sequence[str] | None = None) -> None:
     """Make the training set; ends with 1 where VL-SAM failed on images."""
     args = parse_args(argv)
+    if not args.source.exists():
+        raise UserError(
+            f'{args.source} does not exist; name a folder of images, or an annotations.json of vlsam.py'
+        )
+    refuse_unused(args)
+    check_out(args)
     options = label_options(args)
     annotations, images, failed = find(args)
     content = read_found(annotations)

@@ -73,7 +73,16 @@ def _tensors(content: Mapping[Any, Any], path: str) -> dict[str, Tensor]:
     problem = _problem(state)
     if problem:
         raise UserError(f'checkpoint {path} holds no state_dict of tensors ({problem}); name one of mmengine')
-    return {name.removeprefix('module.'): value.detach() for name, value in state.items()}
+    tensors: dict[str, Tensor] = {}
+    for name, value in state.items():
+        own = name.removeprefix('module.')
+        if own in tensors:
+            raise UserError(
+                f'checkpoint {path} has both module.{own} and {own}, which are one name without the wrapper; '
+                'remove the wrong one'
+            )
+        tensors[own] = value.detach()
+    return tensors
 
 
 def _problem(state: Any) -> str | None:

@@ -6,9 +6,9 @@ onnxruntime computes what torchvision does. Outside the graph everyone would hav
 nothing could be compared.
 """
 
+import io
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from atss_ext.deploy.check import Detections, Detector, Difference, check_export
+from atss_ext.deploy.files import finished
 from atss_ext.deploy.graph import DetectorGraph
 from atss_ext.deploy.images import SIDES, Size
 from atss_ext.errors import UserError
@@ -77,7 +78,10 @@ def write_torch_export(
     program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str]
 ) -> None:
     """Write what ``torch.export.load`` reads; the metadata is its extra file ``metadata.json``."""
-    torch.export.save(program, path, extra_files={'metadata.json': json.dumps(metadata, sort_keys=True)})
+    # By way of memory: where a disk is full, torch's own writer ends the process.
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files={'metadata.json': json.dumps(metadata, sort_keys=True)})
+    path.write_bytes(content.getbuffer())
 
 
 def load_torch_export(path: str | os.PathLike[str]) -> Detector:
@@ -139,7 +143,7 @@ def export(
         dynamic: whether images may have any size.
 
     Raises:
-        UserError: the detector cannot be exported, or the written file differs from it.
+        UserError: the detector cannot be exported, the written file differs from it, or it cannot be written.
     """
     check_format(kind, out)
     _, _, write, load = FORMATS[kind]
@@ -148,12 +152,9 @@ def export(
     if head.num_classes != len(classes):
         raise UserError(f'the head has {head.num_classes} classes, but {len(classes)} class names are known')
     metadata = {'atss_ext': __version__, 'classes': json.dumps(list(classes), ensure_ascii=False)}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix='.export-') as folder:
-        unfinished = Path(folder) / out.name
+    with finished(out) as unfinished:
         write(program, unfinished, metadata)
         difference = check_export(load(unfinished), model, images, classes)
-        os.replace(unfinished, out)
     return difference
 
 

@@ -2,9 +2,7 @@
 
 import ast
 import json
-import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +14,7 @@ from torch import Tensor
 from atss_ext.compat.published import SUFFIX, described, fingerprint
 from atss_ext.deploy.checkpoint import Checkpoint, read_checkpoint
 from atss_ext.deploy.detector import build_detector, dataset_meta_of, require_match
+from atss_ext.deploy.files import finished
 from atss_ext.errors import UserError, first_line
 from atss_ext.version import __version__
 
@@ -55,7 +54,8 @@ def publish(checkpoint: str, out: Path, cfg: Config | None = None, hash_name: bo
         hash_name: put the first eight digits of the hash into the name, as mmdet does.
 
     Raises:
-        UserError: the checkpoint cannot be read, has no weights, class names or config, or does not fit.
+        UserError: the checkpoint cannot be read, has no weights, class names or config, or does not fit; or
+            the file cannot be written.
     """
     if out.suffix != SUFFIX:
         raise UserError(f'--out {out}: the name has to end in {SUFFIX}')
@@ -87,6 +87,9 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     """Write a file of which every byte follows from the arguments, whole or not at all.
 
     The library itself writes the metadata in an order that changes from run to run.
+
+    Raises:
+        UserError: the system refuses.
     """
     from safetensors.torch import save
 
@@ -95,11 +98,8 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     header = json.loads(content[8 : 8 + size])
     text = json.dumps(header, ensure_ascii=False, sort_keys=True, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)  # the format wants tensors aligned
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.publish-') as folder:
-        unfinished = Path(folder) / path.name
+    with finished(path) as unfinished:
         unfinished.write_bytes(struct.pack('<Q', len(text)) + text + content[8 + size :])
-        os.replace(unfinished, path)
 
 
 def portable_config(text: str) -> str:

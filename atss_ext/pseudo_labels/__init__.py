@@ -14,17 +14,19 @@ from atss_ext.pseudo_labels.classes import (
     merge_names,
     read_merge_map,
 )
-from atss_ext.pseudo_labels.files import dataset_settings, write_pseudo_labels
+from atss_ext.pseudo_labels.files import FILES, check_folder, dataset_settings, write_pseudo_labels
 from atss_ext.pseudo_labels.filters import FilterOptions
 from atss_ext.pseudo_labels.report import summary_lines
 from atss_ext.pseudo_labels.splitting import split_images
 
 __all__ = [
+    'FILES',
     'REASONS',
     'FilterOptions',
     'LabelOptions',
     'MergeMap',
     'PseudoLabels',
+    'check_folder',
     'check_merge_map',
     'class_name',
     'dataset_settings',

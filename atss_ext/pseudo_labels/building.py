@@ -18,6 +18,9 @@ from atss_ext.pseudo_labels.classes import merge_names, order_classes
 from atss_ext.pseudo_labels.filters import FilterOptions
 from atss_ext.pseudo_labels.splitting import split_images
 
+LABELS = 'VL-SAM'
+"""By what ``info.labels`` of a file says where its labels are from."""
+
 REASONS = (
     'no box to learn from (thinner than a pixel, no area, or not around its mask)',
     'name of no class',
@@ -272,7 +275,7 @@ def _part(
         if int(table.image_rows[row]) in here
     ]
     return {
-        'info': {**(content.get('info') or {}), 'labels': 'VL-SAM'},
+        'info': {**(content.get('info') or {}), 'labels': LABELS},
         'images': [table.images[row] for row in rows],
         'annotations': annotations,
         'categories': [{'id': number, 'name': name} for name, number in ids.items()],

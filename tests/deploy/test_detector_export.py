@@ -1,8 +1,10 @@
 """Exported files run without mmdet and find what mmdet's predict finds; what does not is not kept."""
 
+import copy
 import importlib.util
 import json
 import os
+import re
 import zipfile
 
 import numpy as np
@@ -11,10 +13,22 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
-from tiny_detectors import CLASSES, CONFIG, ROOT, SMALL, as_options, scene, tiny_model, with_head
+from tiny_detectors import (
+    CLASSES,
+    CONFIG,
+    ROOT,
+    SMALL,
+    as_options,
+    full_disk,
+    scene,
+    tiny_config,
+    tiny_model,
+    with_head,
+)
 
+from atss_ext.deploy import check as checking
 from atss_ext.deploy import export as exporting
-from atss_ext.deploy.check import Detections, check_export, compare, predict
+from atss_ext.deploy.check import Detections, check_export, compare, predict, rounding
 from atss_ext.deploy.export import capture, load_onnx, load_torch_export, write_onnx, write_torch_export
 from atss_ext.deploy.images import check_images
 from atss_ext.errors import UserError
@@ -125,6 +139,94 @@ def test_a_broken_export_is_detected(dynamic, official, tmp_path):
         check_export(load_onnx(dynamic / 'model.onnx'), model, images, CLASSES[:7])
 
 
+@pytest.fixture(scope='module')
+def deformable():
+    """A detector that magnifies rounding: each DCNv2 looks where the layer before says, to the last digit."""
+    dcn = {'type': 'DCNv2', 'deform_groups': 1, 'fallback_on_stride': False}
+    options = {'depth': 50, 'dcn': dcn, 'stage_with_dcn': (False, True, True, True)}
+    options = {f'model.backbone.{key}': value for key, value in options.items()}
+    return tiny_model(tiny_config(**options, **{'model.neck.in_channels': [32, 64, 128, 256]}))
+
+
+def other_sums(model):
+    """The same network by other kernels of torch, which add in another order."""
+
+    def detect(image):
+        with torch.backends.mkldnn.flags(enabled=False):
+            return predict(model, image)
+
+    return detect
+
+
+def wrong_weight(model):
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.bbox_head.reg_convs[0].conv.weight[0, 0, 1, 1] += 0.01
+    return lambda image: predict(other, image)
+
+
+def test_rounding_is_no_difference_and_a_wrong_weight_is(deformable, official):
+    images = [scene(SIZE, index) for index in range(2)]
+    done = check_export(other_sums(deformable), deformable, images, CLASSES)
+    # More than ten last digits of any coordinate, which refused such detectors.
+    assert 2e-4 < done.box < 5e-3
+    assert 1e-5 < done.score < 5e-4
+    for model, limit in ((deformable, 2e-2), (official[1], 5e-4)):
+        with pytest.raises(UserError) as caught:
+            check_export(wrong_weight(model), model, images, CLASSES)
+        said = re.fullmatch(
+            r'check image 1 \(96 x 128\): among 100 detections the export differs from PyTorch by up to '
+            r'(\S+) px and (\S+) in score, where rounding explains (\S+) and (\S+); no file was kept, as it '
+            'would be wrong',
+            str(caught.value),
+        )
+        off, off_score, most, most_score = map(float, said.groups())
+        assert off > most or off_score > most_score
+        assert most <= limit
+
+
+def test_rounding_is_that_of_the_detector_and_leaves_it_alone(deformable, official):
+    image = scene(SIZE, 0)
+    state = {name: value.clone() for name, value in official[1].state_dict().items()}
+    drawn = torch.get_rng_state()
+    plain, magnified = (rounding(model, image, predict(model, image)) for model in (official[1], deformable))
+    assert 0 < plain[0] < 1e-4
+    assert 0 < plain[1] < 1e-5
+    assert magnified > (5e-4, 2e-5)
+    assert rounding(official[1], image, predict(official[1], image)) == plain
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(torch.equal(value, state[name]) for name, value in official[1].state_dict().items())
+
+
+def test_what_is_called_rounding_has_an_end(official, monkeypatch):
+    """However unsteady a detector is."""
+    monkeypatch.setattr(checking, 'rounding', lambda *_: (50.0, 0.5))
+    with pytest.raises(UserError, match=r'where rounding explains 0\.01 and 0\.001; no file was kept'):
+        check_export(wrong_weight(official[1]), official[1], [scene(SIZE, 0)], CLASSES)
+
+
+def test_an_export_that_does_not_run_is_one_sentence(dynamic, official, tmp_path):
+    """As onnxruntime refuses a graph in which the exporter took a size for fixed."""
+    model = onnx.load(dynamic / 'model.onnx')
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 97
+    onnx.save(model, tmp_path / 'fixed.onnx')
+    with pytest.raises(UserError) as caught:
+        check_export(load_onnx(tmp_path / 'fixed.onnx'), official[1], [scene(SIZE, 0)], CLASSES)
+    said = str(caught.value)
+    assert said.startswith('check image 1 (96 x 128): the export cannot be run ([ONNXRuntimeError]')
+    assert said.endswith('; no file was kept, export for a larger --size, or without --dynamic')
+    assert '\n' not in said
+
+
+@pytest.mark.slow
+def test_deformable_convolutions_in_onnx(deformable, tmp_path):
+    write_onnx(capture(deformable, SIZE), tmp_path / 'model.onnx', {})
+    images = [scene(SIZE, index) for index in range(4)]
+    done = check_export(load_onnx(tmp_path / 'model.onnx'), deformable, images, CLASSES)
+    assert done.detections == 400
+    assert done.box < 5e-3
+
+
 def some(scores, labels, shift=0.0):
     boxes = np.array([[10, 10, 20, 30], [10, 10, 21, 30], [50, 5, 60, 9]], np.float32) + np.float32(shift)
     return Detections(boxes[: len(scores)], np.array(scores, np.float32), np.array(labels))
@@ -197,6 +299,20 @@ def test_tool_leaves_no_bad_file(tool, checkpoint, dynamic, tmp_path, monkeypatc
     out.write_text('an older export')
     assert tool('export.py', *arguments, *OPTIONS)[0] == 2
     assert (os.listdir(tmp_path), out.read_text()) == (['bad.onnx'], 'an older export')
+
+
+@pytest.mark.parametrize('kind', ['onnx', 'torch-export'])
+def test_a_full_disk_is_one_sentence(official, dynamic, tmp_path, monkeypatch, kind):
+    """What is written is a small graph, as large as any for a disk without space."""
+    small = torch.export.export(torch.nn.Linear(64, 64), (torch.zeros(1, 64),))
+    monkeypatch.setattr(exporting, 'capture', lambda *_: small)
+    monkeypatch.setattr(exporting, 'INPUT', 'x')
+    monkeypatch.setattr(exporting, 'OUTPUTS', ('y',))
+    out = tmp_path / ('x' + exporting.FORMATS[kind][0])
+    with full_disk(4096), pytest.raises(UserError) as caught:
+        exporting.export(official[1], CLASSES, kind, out, SIZE, [scene(SIZE, 0)])
+    assert str(caught.value) == f'--out {out} cannot be written (File too large); choose another place'
+    assert os.listdir(tmp_path) == []
 
 
 ONNX = ('--format', 'onnx', '--out', 'x.onnx')

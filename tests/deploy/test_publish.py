@@ -1,9 +1,11 @@
 """Published files: what is in them, that mmdet and the tools take them, and what is refused."""
 
 import copy
+import errno
 import hashlib
 import json
 import os
+import re
 import struct
 
 import numpy as np
@@ -16,7 +18,17 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_checkpoint
 from safetensors import safe_open
-from tiny_detectors import CLASSES, CONFIG, ROOT, SMALL, as_options, scene, tiny_config, with_head
+from tiny_detectors import (
+    CLASSES,
+    CONFIG,
+    ROOT,
+    SMALL,
+    as_options,
+    full_disk,
+    scene,
+    tiny_config,
+    with_head,
+)
 
 from atss_ext.compat.checkpoints import load_from_local
 from atss_ext.deploy import publish
@@ -265,11 +277,49 @@ def test_mistakes_are_one_sentence(tool, checkpoint, tmp_path, monkeypatch, argu
     assert os.listdir(tmp_path) == []
 
 
+def test_what_the_system_refuses_to_write_is_one_sentence(tool, checkpoint, tmp_path):
+    out = tmp_path / 'x.safetensors'
+    out.write_bytes(b'an older one')
+    with full_disk(4096):
+        code, text, err = tool('publish.py', checkpoint, '--out', out)
+    assert (code, text) == (2, '')
+    assert err == f'error: --out {out} cannot be written (File too large); choose another place\n'
+    assert (os.listdir(tmp_path), out.read_bytes()) == (['x.safetensors'], b'an older one')
+    # With the digits of --hash-name the name is too long.
+    long = tmp_path / f'{"x" * 240}.safetensors'
+    code, _, err = tool('publish.py', checkpoint, '--out', long, '--hash-name')
+    assert code == 2
+    assert re.fullmatch(
+        r'error: --out \S+-[0-9a-f]{8}\.safetensors cannot be written \(File name too long\); choose another '
+        r'place\n', err,
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == ['x.safetensors']
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, monkeypatch):
+    """As below /proc, where the system says that the folder does not exist."""
+
+    def refuse(self, *args, **kwargs):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
+
+    monkeypatch.setattr(type(tmp_path), 'mkdir', refuse)
+    out = tmp_path / 'x/x.safetensors'
+    with pytest.raises(UserError) as caught:
+        write_safetensors(out, W, {})
+    assert str(caught.value) == (
+        f'--out {out} cannot be written (No such file or directory); choose another place'
+    )
+
+
 W = {'a.weight': torch.ones(2)}
 NO_STATE, NO_NAMES = 'holds no state_dict of tensors ', 'has class names that cannot be read '
 FOREIGN = {
     'a list': ([1], 'holds a list instead of weights; name another'),
     'state': ({'state_dict': [1]}, f'{NO_STATE}(it is a list)'),
+    'twice': (
+        {'state_dict': {'module.g': torch.ones(1), 'b': torch.ones(1), 'g': torch.zeros(1)}},
+        'has both module.g and g, which are one name without the wrapper; remove the wrong one',
+    ),
     'empty': ({'state_dict': {}}, f'{NO_STATE}(it is empty)'),
     'number': ({'state_dict': {**W, 7: torch.ones(1)}}, f'{NO_STATE}(7 is no name)'),
     'half a letter': ({'state_dict': {'a\ud800': torch.ones(1)}}, f"{NO_STATE}('a\\ud800' is no name)"),

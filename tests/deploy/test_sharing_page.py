@@ -9,6 +9,8 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import torch
+from pages import blocks_of, commands_of
 from tiny_detectors import CLASSES, ROOT, SMALL, as_options, scene
 
 from atss_ext.datasets.shapes import ShapesSpec
@@ -32,11 +34,7 @@ WORKERS = [
 ]
 
 
-def blocks(language):
-    return re.findall(rf'```{language}\n(.*?)```', PAGE, flags=re.DOTALL)
-
-
-COMMANDS = [line for block in blocks('bash') for line in block.strip().splitlines()]
+COMMANDS = commands_of('docs/sharing.md')
 
 
 def appended(command):
@@ -59,7 +57,7 @@ def folder(checkpoint, tmp_path_factory):
     for split in ('train', 'val'):
         write_coco(folder / 'data/shapes', split, 2, ShapesSpec(), 3)
     cv2.imwrite(str(folder / 'picture.png'), scene((150, 200), 4))
-    example = next(block for block in blocks('python') if 'onnxruntime' in block)
+    example = next(block for block in blocks_of('docs/sharing.md', 'python') if 'onnxruntime' in block)
     (folder / 'predict.py').write_text(example)
     return folder
 
@@ -95,11 +93,28 @@ def test_commands_and_examples_do_what_the_page_says(folder, tool, official, mon
     np.testing.assert_allclose(boxes, wanted.boxes, rtol=0, atol=6e-3)
 
 
+def test_checkpoints_are_as_large_as_the_page_says(tmp_path):
+    times = {}
+    for name, options in (('SGD', {'momentum': 0.9}), ('AdamW', {})):
+        model = torch.nn.Linear(300, 300)
+        optimizer = getattr(torch.optim, name)(model.parameters(), lr=0.1, **options)
+        model(torch.ones(1, 300)).sum().backward()
+        optimizer.step()
+        content = {'state_dict': model.state_dict(), 'optimizer': optimizer.state_dict()}
+        for part, file in ((content, 'all'), (model.state_dict(), 'weights')):
+            torch.save(part, tmp_path / file)
+        sizes = [(tmp_path / file).stat().st_size for file in ('all', 'weights')]
+        times[name] = round(sizes[0] / sizes[1], 1)
+    assert times == {'SGD': 2.0, 'AdamW': 3.0}
+    words = 'is two (SGD with momentum) to three times (AdamW) as large as its weights'
+    assert words in ' '.join(PAGE.split())
+
+
 def test_example_with_mmdet(folder, official, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     (folder / 'tiny.py').write_text(official[0].pretty_text)
     publish('work_dirs/demo/training/epoch_5.pth', folder / 'atss_r18.safetensors')
-    example = next(block for block in blocks('python') if 'init_detector' in block)
+    example = next(block for block in blocks_of('docs/sharing.md', 'python') if 'init_detector' in block)
     example = example.replace('configs/demo/atss_r18_shapes.py', 'tiny.py')
     (folder / 'with_mmdet.py').write_text(example)
     capsys.readouterr()

@@ -1,7 +1,10 @@
 """Detectors small enough to be exported within seconds, with scores that lie apart like a trained one's."""
 
 import importlib.util
+import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +125,14 @@ def load_tool(script: str):
 def as_options(options: dict) -> list[str]:
     """Command line words for ``--cfg-options``."""
     return [f'{key}={str(value).replace(" ", "")}' for key, value in options.items()]
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """As if no file could grow beyond ``size`` bytes for want of space."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -4,11 +4,13 @@ import os
 import re
 import shutil
 import subprocess
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 try:
     import tomllib
@@ -149,9 +151,11 @@ def context() -> set[str]:
 def test_the_build_sees_what_it_copies_and_nothing_else():
     seen = context()
     dockerfile = (REPO / 'docker/Dockerfile').read_text()
-    for source in re.findall(r'^COPY (?!--from)(\S+) ', dockerfile, flags=re.MULTILINE):
+    copied = re.findall(r'^COPY (?!--from)(.+) \S+$', dockerfile, flags=re.MULTILINE)
+    for source in ' '.join(copied).split():
         assert source == '.' or any(path == source or path.startswith(f'{source}/') for path in seen), source
-    assert {'setup.py', 'pyproject.toml', 'model-index.yml', 'README.md', 'docker/requirements.txt'} <= seen
+    assert {'setup.py', 'pyproject.toml', 'model-index.yml', 'README.md'} <= seen
+    assert {'docker/constraints.txt', 'docker/requirements.txt'} <= seen
     assert 'atss_ext/csrc/ops.cpp' in seen
     assert {path.split('/')[0] for path in seen} == {
         'LICENSE', 'MANIFEST.in', 'README.md', 'atss_ext', 'configs', 'docker', 'model-index.yml',
@@ -159,12 +163,20 @@ def test_the_build_sees_what_it_copies_and_nothing_else():
     }  # fmt: skip
 
 
+def pins(*names: str) -> dict[str, str]:
+    """Name -> release of files of docker/, each on a line of its own."""
+    lines = [line for name in names or ['requirements.txt'] for line in (REPO / 'docker' / name).open()]
+    lines = [line.strip() for line in lines if not line.startswith('#')]
+    assert all(re.fullmatch(r'[\w.-]+==[\w.]+', line) for line in lines)
+    found = {}
+    for line in map(Requirement, lines):
+        (found[canonicalize_name(line.name)],) = [one.version for one in line.specifier]
+    assert len(found) == len(lines)
+    return found
+
+
 def test_requirements_pin_what_the_package_asks_for():
-    lines = (REPO / 'docker/requirements.txt').read_text().splitlines()
-    pins = [line for line in lines if not line.startswith('#')]
-    assert all(re.fullmatch(r'[\w.-]+==[\w.]+', line) for line in pins)
-    names = {line.split('==')[0].lower() for line in pins}
-    assert {
+    assert pins().keys() >= {
         'torch',
         'torchvision',
         'mmdet',
@@ -173,7 +185,7 @@ def test_requirements_pin_what_the_package_asks_for():
         'transformers',
         'hotcoco',
         'ninja',
-    } <= names
+    }
 
 
 def test_requirements_satisfy_the_package():
@@ -182,11 +194,37 @@ def test_requirements_satisfy_the_package():
     extras = project['optional-dependencies']
     wanted = [*project['dependencies'], *extras['mmdet-core'], *extras['mmdet'], *extras['vlsam']]
     wanted += extras['evaluation']
-    lines = (REPO / 'docker/requirements.txt').read_text().splitlines()
-    pins = dict(line.lower().split('==') for line in lines if '==' in line)
+    pinned = pins()
     for requirement in map(Requirement, wanted):
         if requirement.name != 'atss_ext':
-            assert pins[requirement.name.lower()] in requirement.specifier, requirement
+            assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+def asked_for(name: str, extras: tuple[str, ...] = ()) -> list[Requirement]:
+    """What an installed package asks for here, and what that asks for."""
+    found = []
+    for one in map(Requirement, requires(name) or ()):
+        if one.marker is None or any(one.marker.evaluate({'extra': extra}) for extra in ('', *extras)):
+            found += [one, *asked_for(one.name, tuple(one.extras))]
+    return found
+
+
+def test_requirements_pin_what_torch_leaves_open():
+    """By the metadata of the torch that is installed: what names no single release, pip would choose anew."""
+    pinned, wanted = pins('requirements.txt', 'constraints.txt'), asked_for('torch')
+    exact = {
+        canonicalize_name(one.name)
+        for one in wanted
+        if re.fullmatch(r'==[\d.]+(\.\*)?', str(one.specifier)) and str(one.specifier).count('.') > 1
+    }
+    assert {canonicalize_name(one.name) for one in wanted} - exact - pinned.keys() == set()
+    if version('torch').split('+')[0] == pinned['torch']:
+        assert [str(one) for one in wanted if not fits(one, pinned)] == []
+
+
+def fits(requirement: Requirement, pinned: dict[str, str]) -> bool:
+    release = pinned.get(canonicalize_name(requirement.name))
+    return release is None or release in requirement.specifier
 
 
 SCRIPTS = [
@@ -209,6 +247,49 @@ def test_check_says_how_it_is_used():
     )
     assert done.returncode == 2
     assert 'docker/check.sh [--base IMAGE] [--certificates FILE] [--keep]' in done.stderr
+
+
+# Stands for buildah: a container is a folder, and a training ends as the variables say.
+BUILDAH = r"""#!/usr/bin/env bash
+case " $* " in
+*' from '*) echo container ;;
+*' run '*)
+    work_dirs=$(grep -o '[^ ]*:/workspace/work_dirs' <<<"$*" | cut -d : -f 1)
+    mkdir -p "$work_dirs/two"
+    case "$*" in
+    *command\ -v*) exit 0 ;;
+    *tools/test.py*) echo 'coco/bbox_mAP: 0.1' | tee "$work_dirs/detections.json" ;;
+    *--resume*) echo 'resumed epoch: 1, iter: 12' && echo x >"$work_dirs/two/epoch_3.pth" ;;
+    *tini*)
+        trap 'echo "$SAID"; exit "$CODE"' TERM
+        echo $$ >"$work_dirs/pid"
+        echo epoch_1.pth >"$work_dirs/two/last_checkpoint"
+        while :; do sleep 0.05; done ;;
+    esac ;;
+esac
+"""
+STOPPED = 'stopped by SIGTERM; training goes on with --resume, VL-SAM with the same command'
+
+
+@pytest.mark.parametrize(
+    ('code', 'said', 'well'),
+    [('143', STOPPED, True), ('1', STOPPED, False), ('143', 'Terminated', False), ('0', STOPPED, False)],
+)
+def test_check_wants_a_stop_by_sigterm_and_no_crash(tmp_path, code, said, well):
+    programs = {'buildah': BUILDAH, 'id': '#!/bin/sh\necho 0\n', 'chown': '#!/bin/sh\n'}
+    for name, text in programs.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / 'tmp').mkdir()
+    env = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'TMPDIR': str(tmp_path / 'tmp')}
+    done = subprocess.run(
+        ['bash', str(REPO / 'docker/check.sh'), '--base', 'any'], env={**env, 'CODE': code, 'SAID': said},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode == 0, 'all is well' in done.stdout) == (well, well), done.stdout + done.stderr
+    if not well:
+        assert f'SIGTERM did not stop the training (exit code {code} instead of 143' in done.stderr
+        assert said in done.stderr
 
 
 @pytest.mark.slow

@@ -3,6 +3,9 @@
 import itertools
 import json
 import math
+import os
+import resource
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,10 +18,10 @@ from atss_ext.pseudo_labels import (
     REASONS,
     FilterOptions,
     LabelOptions,
+    check_folder,
     check_merge_map,
     class_name,
     dataset_settings,
-    files,
     make_pseudo_labels,
     merge_names,
     read_found,
@@ -274,6 +277,22 @@ def test_masks_boxes_and_scores_are_the_source_s(found):
         assert np.array_equal(mask, expected[images[row['image_id']], row['score']])
 
 
+def test_an_annotation_is_written_whole(found):
+    """Literally; of another tool's file, which says nothing of crowds, too."""
+    row = next(row for row in found['annotations'] if row['name'] == 'puppies')
+    bare = {key: value for key, value in row.items() if key != 'iscrowd'}
+    for one in (row, bare, {**row, 'iscrowd': 1}):
+        rows = [one if other is row else other for other in found['annotations']]
+        train = make_pseudo_labels({**found, 'annotations': rows}, options(score_thr=0.65)).parts['train']
+        (written,) = [one for one in train['annotations'] if one['name'] == 'puppies']
+        assert written == {
+            'id': 5, 'image_id': 3, 'category_id': 2, 'bbox': [20.0, 10.0, 24.0, 26.0],
+            'area': int(SCENES['sub/2.jpg'].mask(1).sum()), 'iscrowd': 0, 'name': 'puppies',
+            'score': float(np.float32(0.7)), 'segmentation': row['segmentation'],
+        }  # fmt: skip
+        assert train['categories'][1] == {'id': 2, 'name': 'puppy'}
+
+
 def test_images_without_labels_go_or_stay(found):
     def names(**changes):
         part = make_pseudo_labels(found, options(**changes)).parts['train']
@@ -473,27 +492,92 @@ def test_a_set_on_disk_tells_a_config_its_classes(tmp_path, found):
     assert sorted(path.name for path in folder.iterdir()) == ['summary.json', 'train.json']
     assert dataset_settings(tmp_path / 'none', ['a']) == (('a',), f'{tmp_path / "none"}/images/')
     (folder / 'summary.json').write_text('{"classes"')
-    with pytest.raises(DataError, match='is damaged; make it again'):
+    with pytest.raises(DataError, match=r'damaged; remove train\.json, val\.json, summary\.json, and make'):
         dataset_settings(folder)
 
 
-def test_a_full_disk_leaves_the_set_that_was_there(tmp_path, found, monkeypatch):
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize('name', ['train.json', 'val.json', 'summary.json'])
+def test_files_of_another_origin_stay(tmp_path, found, name):
+    """Annotations made by hand, as docs/own_data.md calls them, alone and among a set of ours."""
+    labels = make_pseudo_labels(found, options(val_fraction=0.3))
+    by_hand = {**labels.parts['train'], 'info': {'labels': 'by hand'}}
+    for text in (json.dumps(by_hand), json.dumps(labels.parts['train']), '{"a": 1}', '[]', 'no JSON'):
+        folder = tmp_path / 'alone'
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+        before = contents(folder)
+        for refuse in (partial(write_pseudo_labels, labels, images=tmp_path), check_folder):
+            with pytest.raises(DataError) as caught:
+                refuse(folder=folder)
+            assert str(caught.value) == (
+                f'{folder / name} was not written by tools/pseudo_label.py and would be lost; choose another '
+                '--out'
+            )
+        assert contents(folder) == before
+    ours = write_pseudo_labels(labels, tmp_path / 'ours', tmp_path)
+    check_folder(ours)
+    (ours / name).write_text(json.dumps(by_hand))
+    before = contents(ours)
+    with pytest.raises(DataError, match='would be lost; choose another --out'):
+        write_pseudo_labels(labels, ours, tmp_path)
+    assert contents(ours) == before
+
+
+@pytest.mark.parametrize('step', range(5))
+def test_a_set_that_was_interrupted_is_said_and_made_again(tmp_path, found, monkeypatch, step):
+    """Each step in which a file takes its place or goes may be the last."""
+    first, second = (make_pseudo_labels(found, options(val_fraction=0.3, score_thr=s)) for s in (0, 0.45))
+    folder = write_pseudo_labels(first, tmp_path / 'set', tmp_path)
+    old = contents(folder)
+    new = contents(write_pseudo_labels(second, tmp_path / 'other', tmp_path))
+    steps = iter(range(9))
+
+    def interrupted(act):
+        def until(*args, **kwargs):
+            if next(steps) == step:
+                raise KeyboardInterrupt
+            return act(*args, **kwargs)
+
+        return until
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'replace', interrupted(os.replace))
+        patch.setattr(type(folder), 'unlink', interrupted(type(folder).unlink))
+        with pytest.raises(KeyboardInterrupt):
+            write_pseudo_labels(second, folder, tmp_path)
+    for part in folder.glob('.*'):  # what is killed cannot clear up
+        part.unlink()
+    if step == 0:
+        assert contents(folder) == old
+    else:
+        with pytest.raises(DataError, match='was not written to its end; run tools/pseudo_label'):
+            dataset_settings(folder)
+    write_pseudo_labels(second, folder, tmp_path)
+    assert contents(folder) == new
+
+
+def test_a_full_disk_leaves_the_set_that_was_there(tmp_path, found):
+    """The system lets no file grow to the size of the largest, whose last bytes are missing."""
     labels = make_pseudo_labels(found, options(val_fraction=0.3))
     folder = write_pseudo_labels(labels, tmp_path / 'set', tmp_path)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = contents(folder)
     assert sorted(before) == ['summary.json', 'train.json', 'val.json']
-    other = make_pseudo_labels(found, options(score_thr=0.45))
-    dump = files._dump
-
-    def full(content, file):
-        if 'annotations' in content:
-            raise OSError(28, 'No space left on device')
-        dump(content, file)
-
-    monkeypatch.setattr(files, '_dump', full)
-    with pytest.raises(OSError, match='No space left'):
-        write_pseudo_labels(other, folder, tmp_path)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    other = make_pseudo_labels(found, options(val_fraction=0.3, score_thr=0.3))
+    sizes = [len(text) for text in contents(write_pseudo_labels(other, tmp_path / 'b', tmp_path)).values()]
+    limit = max(sizes) - 1
+    assert limit < 8192  # what a file object may hold back until it is closed
+    before_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before_limit[1]))
+    try:
+        with pytest.raises(OSError, match='File too large'):
+            write_pseudo_labels(other, folder, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before_limit)
+    assert contents(folder) == before
 
 
 def test_the_summary_in_words(found):

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from pages import commands_of
 from PIL import Image
 from rule_vlm import draw
 from tiny_coco import REPO, load_tool
 
 from atss_ext.datasets.annotation_checks import check_annotations, read_annotations
+from atss_ext.pseudo_labels import class_name
+from atss_ext.vlsam.names.phrases import parse
 from atss_ext.vlsam.world.scenes import SPEC
 
 DOCUMENT = (REPO / 'docs/pseudo_labels.md').read_text(encoding='utf-8')
@@ -188,6 +191,23 @@ def annotations() -> dict:
         (['found.json', '--images', 'photos', '--score-thr', '2'], 'score_thr must be from 0 to 1, but is 2'),
         (['found.json', '--images', 'photos', '--score-thr', '0.6'], 'none of the 2 boxes is left'),
         (['drive.mp4', '--config', 'RuleVLM.py'], 'drive.mp4 is a video'),
+        (['found.json', '--images', 'photos', '--restart'], 'VL-SAM found already; leave --restart away'),
+        (['found.json', '--images', 'photos', '--recursive'], 'VL-SAM found already; leave --recursive away'),
+        (['found.json', '--images', 'photos', '--device', 'cpu'], 'found already; leave --device away'),
+        (['found.json', '--images', 'photos', '--cfg-options', 'a=1'], 'already; leave --cfg-options away'),
+        (['photos', '--config', 'RuleVLM.py', '--images', 'photos'], '--images is for an annotations.json'),
+        (
+            ['found.json', '--images', 'photos', '--classes', 'classes.yaml', '--encoder-threshold', '0.5'],
+            '--encoder-threshold 0.5 is of an encoder; name it with --encoder',
+        ),
+        (
+            ['found.json', '--images', 'photos', '--encoder-model', 'x'],
+            '--encoder-model x is of an encoder; name it with --encoder',
+        ),
+        (
+            ['found.json', '--images', 'photos', '--out', 'classes.yaml'],
+            '--out classes.yaml: classes.yaml/train.json cannot be written',
+        ),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_sentence(folder, in_process, monkeypatch, annotations, args, words):
@@ -207,6 +227,39 @@ def test_mistakes_are_one_sentence(folder, in_process, monkeypatch, annotations,
     assert last.startswith('error: ')
     assert words in last
     assert 'Traceback' not in said
+
+
+@pytest.mark.parametrize('name', ['train.json', 'val.json', 'summary.json'])
+def test_annotations_made_by_hand_stay(folder, in_process, annotations, name):
+    """Those of docs/own_data.md, and the command's own input; nothing is looked at before."""
+    mine = folder / 'my_data'
+    mine.mkdir()
+    (mine / name).write_text(json.dumps(annotations))
+    found = folder / 'found.json'
+    found.write_text(json.dumps(annotations))
+    photos = folder / 'photos'
+    lost = f'{mine / name} was not written by tools/pseudo_label.py and would be lost; choose another --out'
+    read = f'--out {mine}: {mine / name} is a file that is read; choose another name'
+    for args, words in (
+        ([photos, '--config', folder / 'RuleVLM.py'], lost),
+        ([found, '--images', photos], lost),
+        ([mine / name, '--images', photos], read),
+        ([found, '--images', photos, '--classes', mine / name], read),
+    ):
+        code, said = in_process('pseudo_label.py', *args, '--out', mine)
+        assert (code, said) == (2, f'error: {words}\n')
+    assert [path.name for path in mine.iterdir()] == [name]
+    assert json.loads((mine / name).read_text()) == annotations
+
+
+def test_the_words_of_the_page_are_those_of_the_code():
+    examples = re.search(r'Names that differ in (?s:.*?)classes:', DOCUMENT)[0]
+    (first, second), (counted, of_it, again, own) = [
+        re.findall(r'\*(.+?)\*', part) for part in examples.split('Words that')
+    ]
+    assert class_name(first) == class_name(second) == 'traffic light'
+    assert (class_name(counted), again) == (of_it, counted)
+    assert [mention.name for mention in parse(counted)] == [own]
 
 
 def test_a_file_of_vlsam_knows_its_images_and_case_does_not_part_classes(folder, in_process, annotations):
@@ -262,9 +315,7 @@ def test_the_documented_config_reads_the_set(tmp_path, monkeypatch):
             assert cfg[f'{part}_evaluator'].ann_file == file
 
 
-def documented_commands() -> list[str]:
-    blocks = re.findall(r'```bash\n(.*?)```', DOCUMENT, flags=re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
+LINES = commands_of('docs/pseudo_labels.md')
 
 
 @pytest.fixture
@@ -275,7 +326,11 @@ def documented(tmp_path, in_process, monkeypatch):
         monkeypatch.syspath_prepend(str(REPO / 'tools' / place))
 
     def run(line: str) -> None:
-        python, script, *words = shlex.split(line)
+        words = shlex.split(line)
+        monkeypatch.delenv('PSEUDO_ROOT', raising=False)
+        while '=' in words[0]:
+            monkeypatch.setenv(*words.pop(0).split('='))
+        python, script, *words = words
         assert python == 'python'
         extra = next((more for start, more in TINY.items() if f'/{start}' in line), [])
         code, said = in_process(script.removeprefix('tools/'), *words, *extra)
@@ -288,7 +343,7 @@ def test_the_documented_commands_go_from_pictures_to_a_detector(tmp_path, docume
     """With the real small models; the study has a test of its own."""
     (classes,) = re.findall(r'```yaml\n(.*?)```', DOCUMENT, flags=re.DOTALL)
     (tmp_path / 'classes.yaml').write_text(classes)
-    for line in documented_commands():
+    for line in LINES:
         if STUDY not in line:
             documented(line)
         if 'make_shapes.py' in line:
@@ -304,6 +359,10 @@ def test_the_documented_commands_go_from_pictures_to_a_detector(tmp_path, docume
     right, boxes = agreement(tmp_path / 'data/pseudo/vlsam/annotations.json', truth_file)
     assert right > 0.7 * boxes > 5
     assert (tmp_path / 'work_dirs/atss_r18_shapes_pseudo/epoch_1.pth').is_file()
+    # Without a part to validate on: the set is whole, and the training ends.
+    assert not (tmp_path / 'data/pseudo-all/val.json').exists()
+    assert len(read_annotations(tmp_path / 'data/pseudo-all/train.json')['images']) > 12
+    assert (tmp_path / 'work_dirs/pseudo-all/epoch_1.pth').is_file()
     photos = json.loads((tmp_path / 'data/photos-pseudo/summary.json').read_text())
     assert {'round thing'} < set(photos['classes']) <= {'round thing', *SPEC.category_names}
     assert not any('circle' in name for name in photos['classes'])
@@ -317,7 +376,7 @@ def agreement(found_file: Path, truth_file: Path) -> tuple[int, int]:
 
 @pytest.mark.slow
 def test_the_study_writes_the_table(tmp_path, documented):
-    (line,) = [line for line in documented_commands() if STUDY in line]
+    (line,) = [line for line in LINES if STUDY in line]
     (tmp_path / 'docs').mkdir()
     documented(line)
     text = (tmp_path / 'docs/pseudo_labels.md').read_text()
