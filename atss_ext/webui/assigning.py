@@ -11,13 +11,15 @@ import numpy as np
 from PIL import Image as Pillow
 
 from atss_ext.cli.options import read_config
-from atss_ext.datasets.checks import nearest, read_coco
+from atss_ext.datasets.annotation_checks import check_annotations, read_annotations
+from atss_ext.datasets.checks import DataError, check_coco, nearest
 from atss_ext.errors import UserError
 from atss_ext.visualization.assignments import AssignedImage, Explainer, ImageSource, draw_comparison
 from atss_ext.vlsam.protocols import Image
 from atss_ext.webui.offer import called
 
 MOST_BOXES = 200
+_NO_MATTER = ('crowd-missing', 'box-outside')  # such a box is an object, or none, without a word
 _EXAMPLE = 'write one box a line: x1 y1 x2 y2 name, in pixels, such as 20 30 120 90 cat'
 
 
@@ -54,12 +56,12 @@ def gts_from_coco(path: str, file_name: str, size: tuple[int, int]) -> dict[str,
         size: (H, W) of the image.
 
     Raises:
-        DataError: the file is no COCO json.
-        UserError: it has no such image, the image is of another size, or has no box or too many.
+        DataError: the file is no COCO json, or what it says of the image cannot be used.
+        UserError: it has no such image, the image is of another size, or no box or too many are left.
     """
     shown = Path(path).name
     with called(path, shown):
-        content = read_coco(path)
+        content = read_annotations(path)
     images = [image for image in content['images'] if isinstance(image, dict)]
     names = [Path(str(image.get('file_name'))).name for image in images]
     same = [place for place, name in enumerate(names) if name == file_name]
@@ -77,15 +79,17 @@ def gts_from_coco(path: str, file_name: str, size: tuple[int, int]) -> dict[str,
             f'{shown} says that {file_name} is {said[1]} x {said[0]} px, but it is {size[1]} x {size[0]}: '
             'send the image that was annotated'
         )
-    annotations = content.get('annotations')
-    own = [
-        {**one, 'image_id': 1}
-        for one in (annotations if isinstance(annotations, list) else [])
-        if isinstance(one, dict) and one.get('image_id') == image.get('id')
-    ]
-    if not own or len(own) > MOST_BOXES:
-        raise UserError(f'{shown} has {len(own)} boxes for {file_name}; from 1 to {MOST_BOXES} are shown')
-    return {'images': [_image_entry(size)], 'annotations': own, 'categories': content.get('categories', [])}
+    gts: dict[str, Any] = {key: content[key] for key in ('annotations', 'categories') if key in content}
+    gts.update(images=[_image_entry(size)], annotations=_own(content.get('annotations', []), image))
+    _refuse_faults(gts, shown)
+    count = len(gts['annotations'])
+    if not count or count > MOST_BOXES:
+        raise UserError(f'{shown} has {count} boxes for {file_name}; from 1 to {MOST_BOXES} are shown')
+    left = check_coco(gts, shown)
+    if not left.boxes:
+        what = left.notes[0] if left.notes else 'all of them are crowds or to be ignored'
+        raise UserError(f'{shown} has no box for {file_name} that could be assigned: {what}')
+    return gts
 
 
 def explain_image(
@@ -115,7 +119,7 @@ def explain_image(
             with called(path, name):
                 cfg = read_config(path)
                 explainer = Explainer(cfg)
-            with called(ann_file, ann_file.name):
+            with called(ann_file, 'the annotations'):
                 source = ImageSource(cfg, ann_file=str(ann_file), image_dir=folder)
             heading = f'{Path(name).stem} ({explainer.assigner_name})'
             if explainer.by_predictions:
@@ -124,10 +128,37 @@ def explain_image(
     return shown
 
 
-def draw(path: Path, shown: Sequence[tuple[str, AssignedImage]], width: int = 300) -> Path:
-    """Write the picture."""
-    draw_comparison(path, shown, 'Which priors learn which object', width)
-    return path
+def draw(
+    path: Path, shown: Sequence[tuple[str, AssignedImage]], width: int = 360
+) -> list[tuple[str, list[tuple[Image, str]]]]:
+    """Write the picture of everything; returned are its panels, for a page of any width.
+
+    Args:
+        path: of the PNG to write.
+        shown: heading and assignment, one a config.
+        width: of a panel, in pixels.
+
+    Returns:
+        a heading a config, and its panels with captions: the image with its objects, then its levels.
+    """
+    rows = draw_comparison(path, shown, 'Which priors learn which object', width)
+    with Pillow.open(path) as whole:
+        page = np.asarray(whole.convert('RGB'))
+    pictures = []
+    for (heading, image), panels in zip(shown, rows, strict=True):
+        height = round(image.image.shape[0] * panels[0].scale)
+        cut = [page[top : top + height, left : left + width] for left, top, _ in panels]
+        pictures.append((heading, list(zip(cut, _captions(image), strict=True))))
+    return pictures
+
+
+def _captions(image: AssignedImage) -> list[str]:
+    counts = image.positives.sum(0).tolist()
+    levels = [
+        f'stride {stride:g}: {count} positive{"s" if count != 1 else ""}'
+        for stride, count in zip(image.strides, counts, strict=True)
+    ]
+    return ['objects', *levels]
 
 
 def table(shown: Sequence[tuple[str, AssignedImage]]) -> tuple[list[str], list[list[Any]]]:
@@ -153,15 +184,43 @@ def table(shown: Sequence[tuple[str, AssignedImage]]) -> tuple[list[str], list[l
     return head, rows
 
 
-def verdict(shown: Sequence[tuple[str, AssignedImage]]) -> str:
-    """One sentence a config: positives, objects, and objects without a positive."""
+def verdict(shown: Sequence[tuple[str, AssignedImage]], boxes: int) -> str:
+    """One sentence a config: positives, objects, and objects without a positive; and one of boxes left out.
+
+    Args:
+        shown: heading and assignment, one a config.
+        boxes: how many were sent.
+    """
     sentences = []
     for heading, image in shown:
         won = image.positives.sum(1)
         objects = f'{len(won)} object{"s" if len(won) > 1 else ""}'
         without = int((won == 0).sum())
         sentences.append(f'{heading}: {int(won.sum())} positives for {objects}, {without} with none.')
+    rest = boxes - len(shown[0][1].names)
+    if rest:
+        sentences.append(
+            f'{rest} of the {boxes} boxes {"take" if rest > 1 else "takes"} no part: a crowd, to be ignored, '
+            'thinner than a pixel, or outside of the image.'
+        )
     return ' '.join(sentences)
+
+
+def _own(annotations: Any, image: Mapping[str, Any]) -> Any:
+    """The annotations of an image, which is number 1 from here on; what is no list is left as it is."""
+    if not isinstance(annotations, list):
+        return annotations
+    own = [one for one in annotations if isinstance(one, dict) and one.get('image_id') == image.get('id')]
+    return [{**one, 'image_id': 1} for one in own]
+
+
+def _refuse_faults(gts: Mapping[str, Any], shown: str) -> None:
+    """Raise DataError with the first fault of annotations in the file called ``shown``."""
+    findings = check_annotations(gts, 'coco').findings
+    faults = [one for one in findings if one.severity == 'error' and one.code not in _NO_MATTER]
+    if faults:
+        where = f', as at {faults[0].examples[0]}' if faults[0].examples else ''
+        raise DataError(f'{shown} has a fault ({faults[0].message}{where}); correct it')
 
 
 def _box_of_line(number: int, line: str, size: tuple[int, int]) -> tuple[list[float], str]:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
-from PIL import Image as Pillow
 
 from atss_ext.datasets.shapes import Scene, ShapesSpec, draw_scene
 from atss_ext.errors import UserError
@@ -47,12 +46,13 @@ class Discovered(NamedTuple):
 
 
 class Assigned(NamedTuple):
-    """What tab 3 shows."""
+    """What tab 3 shows; ``pictures`` are a heading and (image, caption)s a config, ``file`` all as one."""
 
     sentence: str
-    picture: Image
+    pictures: list[tuple[str, list[tuple[Image, str]]]]
     head: list[str]
     rows: list[list[Any]]
+    file: str
 
 
 class Desk:
@@ -154,9 +154,10 @@ class Desk:
         else:
             gts = assigning.gts_from_text(boxes, size)
         shown = assigning.explain_image(image, gts, configs)
-        place = assigning.draw(self.outbox.place('assignment.png'), shown)
-        picture = np.asarray(Pillow.open(place).convert('RGB'))
-        return Assigned(assigning.verdict(shown), picture, *assigning.table(shown))
+        place = self.outbox.place(f'{_stem(upload)}.assignment.png')
+        pictures = assigning.draw(place, shown)
+        sentence = assigning.verdict(shown, len(gts['annotations']))
+        return Assigned(sentence, pictures, *assigning.table(shown), str(place))
 
     def example(self, number: int) -> tuple[str, str]:
         """A scene of the embedded world: path of its picture, and its boxes as lines of tab 3."""
@@ -198,8 +199,10 @@ def _stem(upload: str | None) -> str:
 
 
 def _summary(names: list[str], score_thr: float) -> str:
+    if not names and not score_thr:
+        return 'Nothing was found, at any score.'
     if not names:
-        return f'Nothing has a score of {score_thr:g} or more; a lower threshold shows more.'
+        return f'Nothing has a score of {score_thr:g} or more; a lower threshold may show more.'
     counts = ', '.join(f'{name} ({count})' for name, count in Counter(names).most_common(6))
     more = len(set(names)) - 6
     rest = f' and {more} more names' if more > 0 else ''

@@ -74,11 +74,11 @@ def pictures_by_name(image: Image, found: Detections, most: int = 12) -> list[tu
     """For each name two pictures with captions: the attention of its best object, and its objects' masks."""
     pictures: list[tuple[Image, str]] = []
     for name, indices in list(by_name(found).items())[:most]:
-        count = f'{len(indices)} masks' if len(indices) > 1 else 'mask'
+        kind = f'{len(indices)} masks' if len(indices) > 1 else 'mask'  # first, for captions may be cut
         if found.maps is not None:
             attention = np.asarray(found.maps[indices[0]], np.float32)
-            pictures.append((picture_of_attention(image, attention), f'{name}: attention'))
-        pictures.append((picture_of_masks(image, found, indices), f'{name}: {count}'))
+            pictures.append((picture_of_attention(image, attention), f'attention: {name}'))
+        pictures.append((picture_of_masks(image, found, indices), f'{kind}: {name}'))
     return pictures
 
 

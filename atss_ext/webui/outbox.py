@@ -35,18 +35,37 @@ class Outbox:
         """Where gradio keeps what was sent, and its copies of what is handed out."""
         return self.folder / 'gradio'
 
-    def make_room(self, size: int, most: int) -> None:
-        """Delete the oldest files of gradio's folder until ``size`` more bytes make at most ``most``."""
+    def now(self) -> int:
+        """The time by the clock of the files, which lags behind that of the machine; nanoseconds."""
+        clock = self.folder / 'clock'
+        clock.touch()
+        return clock.stat().st_mtime_ns
+
+    def make_room(self, size: int, most: int, since: int) -> bool:
+        """Delete the oldest files of gradio's folder until ``size`` more bytes make at most ``most``.
+
+        Args:
+            size: bytes that are to come.
+            most: bytes that all files together may have.
+            since: files written from then on stay (:meth:`now`).
+
+        Returns:
+            whether there is room; where there would be none, nothing is deleted.
+        """
         with self._lock:
             files = sorted(self._sent())
-            total = size + sum(taken for _, _, taken in files)
-            for _, path, taken in files:
-                if total <= most:
+            excess = size + sum(taken for _, _, taken in files) - most
+            old = [(path, taken) for written, path, taken in files if written < since]
+            if excess > sum(taken for _, taken in old):
+                return False
+            for path, taken in old:
+                if excess <= 0:
                     break
                 path.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # others are in it
                     path.parent.rmdir()
-                total -= taken
+                excess -= taken
+            return True
 
     def _sent(self) -> Iterator[tuple[int, Path, int]]:
         """When each file was written, its path, and what it takes."""

@@ -20,6 +20,10 @@ NO_DETECTOR = (
     'on a CPU, and this page offers it when it is started again. Or start the page with yours: '
     '<code>--config CONFIG --checkpoint FILE</code>.</div>'
 )
+LEGEND = (
+    'Circle: a positive of the object of its colour. Dot: a prior. Cross: ignored. Dashed box: no positive '
+    'at all. A picture enlarges when it is clicked.'
+)
 CSS = """
 .answer { padding: .6rem .9rem; border-radius: 8px; background: #eef6ff; color: #0b3d6b; font-size: 1rem; }
 .answers .html-container { padding: 0 !important; }
@@ -31,8 +35,17 @@ CSS = """
 .dark .answer.refused { background: #4a1713; color: #ffdad5; border-color: #8a3a33; }
 .about { color: var(--body-text-color-subdued); }
 .upload img { width: 100%; height: 100%; object-fit: contain; }
-.caption-label { font-size: .7rem !important; padding: 1px 5px !important; max-width: 96% !important; }
-#discover-gallery .grid-wrap { min-height: 0 !important; height: auto !important; padding-top: 2rem; }
+.result img { width: 100% !important; height: auto !important; max-height: 34rem; object-fit: contain; }
+.pictures .grid-wrap {
+  min-height: 0 !important; max-height: none !important; height: auto !important; padding-top: 2rem;
+}
+.pictures .thumbnail-lg { aspect-ratio: auto !important; height: auto !important; }
+.pictures .caption-label {
+  font-size: .7rem !important; padding: 1px 5px !important; max-width: 96% !important;
+}
+@media (max-width: 700px) {
+  .pictures .grid-container { grid-template-columns: repeat(2, 1fr) !important; }
+}
 .table-wrap, .table-wrap * { font-family: var(--font) !important; font-variant-numeric: tabular-nums; }
 footer { display: none !important; }
 """
@@ -45,9 +58,6 @@ _ONE_AT_A_TIME: dict[str, Any] = {
 _AT_ONCE: dict[str, Any] = {'queue': False, 'show_progress': 'hidden', 'api_visibility': 'private'}
 
 
-_NO_FILE = gr.update(value=None, interactive=False)
-
-
 def build_page(desk: Desk) -> gr.Blocks:
     """The page of a desk."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
@@ -58,7 +68,7 @@ def build_page(desk: Desk) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab('Detect', id='detect'):
                 _detect_tab(desk)
-            with gr.Tab('Discover (VL-SAM)', id='discover'):
+            with gr.Tab('Discover', id='discover'):
                 _discover_tab(desk)
             with gr.Tab('Assignment', id='assignment'):
                 _assignment_tab(desk)
@@ -86,22 +96,26 @@ def _detect_tab(desk: Desk) -> None:
             threshold = _threshold(0.3)
             run = gr.Button('Detect', variant='primary', interactive=ready, elem_id='detect-run')
         with gr.Column(scale=3, min_width=400):
-            answer = _answer(said('Send an image and press Detect.') if ready else NO_DETECTOR)
+            start = said('Send an image and press Detect.') if ready else NO_DETECTOR
+            answer = _answer(start)
             picture = _picture('Detections', 'detect-picture')
             table = _table(['name', 'score', 'x1', 'y1', 'x2', 'y2'], 'detect-table')
             file = _download('Download COCO results (json)', 'detect-file')
-    blanks = (None, None, _NO_FILE)
+
+    def blanks() -> tuple[Any, ...]:
+        return None, None, _no_file()
 
     def act(*values: Any) -> tuple[Any, ...]:
         def contents() -> tuple[Any, ...]:
             sentence, image, rows, path = desk.detect(*values)
             return sentence, image, rows, gr.update(value=path, interactive=True)
 
-        return attempt(contents, blanks)
+        return attempt(contents, blanks())
 
     inputs, outputs = [upload, config, checkpoint, threshold], [answer, picture, table, file]
-    run.click(act, inputs, outputs, show_progress_on=picture, **_ONE_AT_A_TIME)
-    _example(example, upload, lambda number: desk.example(number)[:1], [upload])
+    running = run.click(act, inputs, outputs, show_progress_on=picture, **_ONE_AT_A_TIME)
+    _empty_on_change(upload, running, outputs, lambda: (start, *blanks()))
+    _example(example, lambda number: desk.example(number)[:1], [upload])
 
 
 def _discover_tab(desk: Desk) -> None:
@@ -127,35 +141,36 @@ def _discover_tab(desk: Desk) -> None:
                 elem_classes='about',
             )
         with gr.Column(scale=3, min_width=400):
-            answer = _answer(said('Send an image, or draw an example, and press Discover.'))
+            start = said('Send an image, or draw an example, and press Discover.')
+            answer = _answer(start)
             picture = _picture('Objects with masks', 'discover-picture')
-            gallery = gr.Gallery(
-                label='Attention and masks, by name', columns=4, height='auto', elem_id='discover-gallery',
-                format='png', buttons=['download', 'fullscreen'], object_fit='contain',
-            )  # fmt: skip
+            gallery = _gallery('Attention and masks, by name', 4, 'discover-gallery')
             table = _table(['name', 'score', 'area %', 'x1', 'y1', 'x2', 'y2'], 'discover-table')
             with gr.Accordion('What the model was asked, and its answers', open=False):
                 answers = gr.Dataframe(
                     headers=['view', 'question', 'answer'], interactive=False, wrap=True, show_label=False
                 )
             file = _download('Download COCO json with masks', 'discover-file')
-    blanks = (None, None, None, None, _NO_FILE)
+
+    def blanks() -> tuple[Any, ...]:
+        return None, None, None, None, _no_file()
 
     def act(*values: Any) -> tuple[Any, ...]:
         def contents() -> tuple[Any, ...]:
             sentence, image, pictures, rows, asked, path = desk.discover(*values)
             return sentence, image, pictures, rows, asked, gr.update(value=path, interactive=True)
 
-        return attempt(contents, blanks)
+        return attempt(contents, blanks())
 
     inputs = [upload, config, effort, question, threshold]
     outputs = [answer, picture, gallery, table, answers, file]
-    run.click(act, inputs, outputs, show_progress_on=picture, **_ONE_AT_A_TIME)
-    _example(example, upload, lambda number: (desk.small_example(number),), [upload])
+    running = run.click(act, inputs, outputs, show_progress_on=picture, **_ONE_AT_A_TIME)
+    _empty_on_change(upload, running, outputs, lambda: (start, *blanks()))
+    _example(example, lambda number: (desk.small_example(number),), [upload])
 
 
 def _assignment_tab(desk: Desk) -> None:
-    names = list(desk.offer.assigners)
+    names, every_level = list(desk.offer.assigners), 'Positives of every level'
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             upload = _upload(desk)
@@ -179,20 +194,30 @@ def _assignment_tab(desk: Desk) -> None:
                 'Show assignment', variant='primary', elem_id='assign-run', interactive=bool(names)
             )
         with gr.Column(scale=5, min_width=400):
-            answer = _answer(said('Send an image and boxes, or draw an example, and press Show assignment.'))
-            picture = _picture('Positives of every level', 'assign-picture', None, show_label=False)
+            start = said('Send an image and boxes, or draw an example, and press Show assignment.')
+            answer = _answer(start)
+            gallery = _gallery(every_level, 3, 'assign-gallery')
+            compared = _gallery('', 3, 'assign-compared', visible=False)
+            gr.Markdown(LEGEND, elem_classes='about')
             table = _table(['config', 'object', 'threshold', 'positives'], 'assign-table')
+            file = _download('Download all levels as one picture (png)', 'assign-file')
+
+    def blanks() -> tuple[Any, ...]:
+        return gr.update(value=None, label=every_level), _hidden(), None, _no_file()
 
     def act(*values: Any) -> tuple[Any, ...]:
         def contents() -> tuple[Any, ...]:
-            sentence, image, head, rows = desk.assign(*values)
-            return sentence, image, gr.update(value={'headers': head, 'data': rows})
+            sentence, pictures, head, rows, path = desk.assign(*values)
+            one, *more = [gr.update(value=panels, label=name, visible=True) for name, panels in pictures]
+            shown = gr.update(value={'headers': head, 'data': rows})
+            return sentence, one, *(more or [_hidden()]), shown, gr.update(value=path, interactive=True)
 
-        return attempt(contents, (None, None))
+        return attempt(contents, blanks())
 
-    inputs = [upload, boxes, ann_file, first, second]
-    run.click(act, inputs, [answer, picture, table], show_progress_on=picture, **_ONE_AT_A_TIME)
-    _example(example, upload, desk.example, [upload, boxes])
+    inputs, outputs = [upload, boxes, ann_file, first, second], [answer, gallery, compared, table, file]
+    running = run.click(act, inputs, outputs, show_progress_on=gallery, **_ONE_AT_A_TIME)
+    _empty_on_change(upload, running, outputs, lambda: (start, *blanks()))
+    _example(example, desk.example, [upload, boxes])
 
 
 def _answer(content: str) -> gr.HTML:
@@ -225,9 +250,14 @@ def _fetch_nothing(field: gr.Image | gr.File) -> None:
     field.async_move_resource_to_block_cache = move_local  # type: ignore[assignment]
 
 
-def _example(
-    button: gr.Button, upload: gr.Image, draw: Callable[[int], tuple[Any, ...]], outputs: list[Any]
+def _empty_on_change(
+    upload: gr.Image, running: Any, outputs: list[Any], blanks: Callable[[], tuple[Any, ...]]
 ) -> None:
+    """Let no results stand beside an image that they are not of; those on their way are not shown either."""
+    upload.change(blanks, None, outputs, cancels=[running], **_AT_ONCE)
+
+
+def _example(button: gr.Button, draw: Callable[[int], tuple[Any, ...]], outputs: list[Any]) -> None:
     """Let a button draw example after example."""
     count = gr.State(0)
     button.click(lambda number: (number + 1, *draw(number)), count, [count, *outputs], **_AT_ONCE)
@@ -242,10 +272,26 @@ def _threshold(value: float) -> gr.Slider:
     return gr.Slider(0, 1, value=value, step=0.05, label='Least score')
 
 
-def _picture(label: str, elem_id: str, height: int | None = 480, show_label: bool = True) -> gr.Image:
+def _picture(label: str, elem_id: str) -> gr.Image:
     return gr.Image(
         label=label, interactive=False, format='png', elem_id=elem_id, buttons=['download', 'fullscreen'],
-        height=height, show_label=show_label,
+        elem_classes='result',
+    )  # fmt: skip
+
+
+def _no_file() -> dict[str, Any]:
+    """A download that is none; made anew each time, for gradio empties the updates that it is given."""
+    return gr.update(value=None, interactive=False)
+
+
+def _hidden() -> dict[str, Any]:
+    return gr.update(value=None, visible=False)
+
+
+def _gallery(label: str, columns: int, elem_id: str, visible: bool = True) -> gr.Gallery:
+    return gr.Gallery(
+        label=label, visible=visible, columns=columns, height='auto', elem_id=elem_id, format='png',
+        elem_classes='pictures', buttons=['download', 'fullscreen'], object_fit='contain',
     )  # fmt: skip
 
 

@@ -1,21 +1,22 @@
 """The server of the page: on loopback unless told otherwise, and without anything from elsewhere."""
 
+import contextlib
 import ipaddress
 import os
 import signal
+import socket
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers as RequestHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atss_ext.errors import UserError, first_line
 from atss_ext.webui.desk import Desk
+from atss_ext.webui.guard import Guard
 
 # Gradio's own scripts stand in the page and compile templates; a browser takes nothing from other hosts.
 POLICY = (
@@ -24,8 +25,23 @@ POLICY = (
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
 _QUEUE = 16
-_REST = 2**20  # of a request, beside the file that it brings
 _NO_API = {'docs_url': None, 'redoc_url': None, 'openapi_url': None}
+_QUIET: dict[str, Any] = {
+    'quiet': True,
+    'inbrowser': False,
+    'prevent_thread_lock': True,
+    'show_error': False,
+    'footer_links': [],
+    # What gradio offers beside the page: a public address, other servers, and a history of runs that it
+    # keeps in buckets of whose token this machine has.
+    'share': False,
+    'enable_monitoring': False,
+    'run_history': False,
+    'ssr_mode': False,
+    'num_workers': 0,
+    'pwa': False,
+    'mcp_server': False,
+}
 
 
 class Headers:
@@ -50,54 +66,6 @@ class Headers:
         await self.app(scope, receive, send_with)
 
 
-class Guard:
-    """Refuses what no page of this server sends: requests of other sites, and more bytes than one upload has.
-
-    A browser states the site of a page that sends something; it keeps the page from reading the answer, and
-    not from sending. What is on its way counts among what the server keeps, so that many uploads at once
-    take no more room than one after the other.
-
-    Args:
-        app: what is behind.
-        desk: its limits and its folder are kept.
-    """
-
-    def __init__(self, app: ASGIApp, desk: Desk) -> None:
-        self.app, self.desk = app, desk
-        self._coming = 0  # bytes of requests that have not been answered yet
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope['type'] not in ('http', 'websocket'):
-            await self.app(scope, receive, send)
-            return
-        headers = RequestHeaders(scope=scope)
-        size, limits = int(headers.get('content-length', 0)), self.desk.limits
-        answer: ASGIApp = self._refusal(headers, size) or self.app
-        if answer is not self.app or not size:
-            await answer(scope, receive, send)
-            return
-        self._coming += size
-        try:
-            await run_in_threadpool(self.desk.outbox.make_room, self._coming, limits.stored_bytes)
-            await self.app(scope, receive, send)
-        finally:
-            self._coming -= size
-
-    def _refusal(self, headers: RequestHeaders, size: int) -> PlainTextResponse | None:
-        origin = headers.get('origin')
-        if origin is not None and origin.lower().partition('://')[2] != headers.get('host', '').lower():
-            return PlainTextResponse('This page takes nothing from other sites.', 403)
-        if 'transfer-encoding' in headers:
-            return PlainTextResponse('Say how long it is: Content-Length.', 411)
-        limits = self.desk.limits
-        if size > limits.file_bytes + _REST:
-            return PlainTextResponse(f'This page takes files of up to {limits.megabytes:g} MB.', 413)
-        if self._coming + size > limits.stored_bytes:
-            return PlainTextResponse('Too much is being sent to this page; try again in a moment.', 503)
-        return None
-
-
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches a server at ``host``."""
     if host == 'localhost':
@@ -109,13 +77,21 @@ def is_loopback(host: str) -> bool:
 
 
 def check_host(host: str) -> None:
-    """Refuse an address of IPv6, which gradio listens at but does not find itself at.
+    """Refuse what no server can listen at, and an address of IPv6, at which gradio does not find itself.
 
     Raises:
-        UserError: it is one, or holds a port.
+        UserError: it is one, holds a port, is empty, or is no name or address of this machine.
     """
-    if ':' in host:
-        raise UserError(f'--host {host} has to be a name or an address of IPv4, such as 127.0.0.1')
+    if ':' in host or not host.strip():
+        raise UserError(f'--host {host!r} has to be a name or an address of IPv4, such as 127.0.0.1')
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, 0))
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, 'strerror', None) or first_line(error)
+            raise UserError(
+                f'--host {host} is no address of this machine ({reason}); the default 127.0.0.1 always is'
+            ) from error
 
 
 def warning_of(host: str) -> str | None:
@@ -135,12 +111,13 @@ class Server:
         desk: behind the page.
         host: address to listen on.
         port: to listen on.
+        patience: seconds that a request may be silent, see :class:`Guard`.
 
     Raises:
-        UserError: the port is taken, or the address is none of this machine or of IPv6.
+        UserError: the port is taken, the address is none of this machine or of IPv6, or gradio fails.
     """
 
-    def __init__(self, desk: Desk, host: str = '127.0.0.1', port: int = 7860) -> None:
+    def __init__(self, desk: Desk, host: str = '127.0.0.1', port: int = 7860, patience: float = 30) -> None:
         check_host(host)
         # Uploads end with the server too; read by gradio on import.
         os.environ['GRADIO_TEMP_DIR'] = str(desk.outbox.gradio)
@@ -149,27 +126,20 @@ class Server:
         self.desk, self.page = desk, build_page(desk)
         self.page.queue(max_size=_QUEUE, api_open=False)
         try:
-            _, self.url, _ = self.page.launch(
-                server_name=host,
-                server_port=port,
-                share=False,
-                quiet=True,
-                inbrowser=False,
-                prevent_thread_lock=True,
-                show_error=False,
-                max_file_size=desk.limits.file_bytes,
-                footer_links=[],
-                enable_monitoring=False,
-                ssr_mode=False,
-                pwa=False,
-                mcp_server=False,
-                app_kwargs={'middleware': _middleware(host, desk), **_NO_API},
-                **looks(),
-            )
-        except OSError as error:
+            with _no_proxy_for(host):
+                _, self.url, _ = self.page.launch(
+                    server_name=host,
+                    server_port=port,
+                    max_file_size=desk.limits.file_bytes,
+                    app_kwargs={'middleware': _middleware(host, desk, patience), **_NO_API},
+                    **_QUIET,
+                    **looks(),
+                )
+        except Exception as error:  # gradio asks itself for an answer, and raises what httpx raises
+            self.page.close(verbose=False)
+            reason = first_line(error) if isinstance(error, OSError) else f'gradio: {first_line(error)}'
             raise UserError(
-                f'the page cannot be served at {host}:{port} ({first_line(error)}); choose another --port '
-                'or --host'
+                f'the page cannot be served at {host}:{port} ({reason}); choose another --port or --host'
             ) from error
 
     def wait(self) -> None:
@@ -190,9 +160,25 @@ class Server:
         self.desk.outbox.close()
 
 
-def _middleware(host: str, desk: Desk) -> list[Any]:
+@contextlib.contextmanager
+def _no_proxy_for(host: str) -> Iterator[None]:
+    """Let no proxy of the environment stand between this process and its own page."""
+    before = {key: os.environ.get(key) for key in ('NO_PROXY', 'no_proxy')}
+    known = [name.strip() for value in before.values() for name in (value or '').split(',')]
+    names = dict.fromkeys([*filter(None, known), host, '127.0.0.1', 'localhost'])
+    os.environ.update(dict.fromkeys(before, ','.join(names)))
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            del os.environ[key]
+            if value is not None:
+                os.environ[key] = value
+
+
+def _middleware(host: str, desk: Desk, patience: float) -> list[Any]:
     layers = [Middleware(Headers)]
     if is_loopback(host):
         # A page of another site cannot reach this one under a name that it lets point here.
         layers.append(Middleware(TrustedHostMiddleware, allowed_hosts=['127.0.0.1', 'localhost', host]))
-    return [*layers, Middleware(Guard, desk)]
+    return [*layers, Middleware(Guard, desk, patience)]

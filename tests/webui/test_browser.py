@@ -26,6 +26,8 @@ FLAGS = [
     '--disable-sync',
 ]
 PATIENCE = 120_000  # milliseconds
+STRIDES = [8, 16, 32, 64, 128]
+RESULTS = {'#detect': '#detect-picture', '#discover': '#discover-gallery', '#assign': '#assign-gallery'}
 
 
 def chromium() -> str:
@@ -70,15 +72,17 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, address):
-    """A fresh page; it asks no other host for anything, and no script of it fails."""
-    page, hosts, faults = browser.new_page(), set(), []
+    """A fresh page; it asks no other host for anything, misses nothing, and no script of it fails."""
+    page, hosts, faults, missing = browser.new_page(), set(), [], []
     page.on('request', lambda request: hosts.add(request.url.split('/')[2]))
+    page.on('response', lambda answer: missing.append(answer.url) if answer.status == 404 else None)
     page.on('pageerror', lambda error: faults.append(str(error)))
     page.goto(address)
     page.wait_for_selector('#detect-run')
     yield page
     assert hosts <= {address.split('/')[2], ''}  # blob: has none
     assert faults == []
+    assert missing == []
     assert 'Traceback' not in page.inner_text('body')
     page.close()
 
@@ -126,6 +130,11 @@ def rows_of(page, table: str) -> list[list[str]]:
     for cell in cells.all():
         rows.setdefault(cell.get_attribute('aria-rowindex'), []).append(cell.inner_text().strip())
     return list(rows.values())
+
+
+def captions_of(page, gallery: str) -> list[str]:
+    page.locator(f'{gallery} .caption-label').first.wait_for()
+    return [words.strip() for words in page.locator(f'{gallery} .caption-label').all_inner_texts()]
 
 
 def pixels_of(page, image: str) -> np.ndarray:
@@ -195,10 +204,10 @@ def test_the_small_world_is_discovered_at_once(page):
     captions = page.locator('#discover-gallery .caption-label')
     captions.first.wait_for()
     assert [words.strip() for words in captions.all_inner_texts()] == [
-        'blue circle: attention',
-        'blue circle: 2 masks',
-        'green triangle: attention',
-        'green triangle: mask',
+        'attention: blue circle',
+        '2 masks: blue circle',
+        'attention: green triangle',
+        'mask: green triangle',
     ]
     assert page.locator('#discover-gallery .caption-label').first.is_visible()
     name, content = download(page, '#discover-file')
@@ -222,5 +231,121 @@ def test_boxes_typed_in_show_which_priors_become_positive(page, shelf):
     positives = int(rows['tiny'][-1])
     assert positives > 0
     assert f'tiny (ATSSAssigner): {positives} positives for 1 object, 0 with none.' in sentence
-    page.wait_for_selector('#assign-picture img')
-    assert pixels_of(page, '#assign-picture').shape[1] > 6 * 300
+    page.wait_for_selector('#assign-compared img')
+    assert captions_of(page, '#assign-gallery') == ['objects', *(f'stride {s}: 0 positives' for s in STRIDES)]
+    counts = [words.split()[2] for words in captions_of(page, '#assign-compared')[1:]]
+    assert counts == rows['tiny'][3:8]
+    assert pixels_of(page, '#assign-gallery').shape == (360, 360, 3)
+    with page.expect_download() as started:
+        page.click('#assign-file')
+    assert started.value.suggested_filename == 'val_0.assignment.png'
+    assert cv2.imread(str(started.value.path())).shape[1] > 6 * 360
+
+
+def test_no_results_stay_beside_another_image(page, shelf):
+    """In every tab: neither those that are shown, nor those that are still on their way."""
+    send(page, shelf.image())
+    set_threshold(page, '0')
+    press(page, '#detect-run')
+    assert_filled(page, '#detect')
+    page.click('.upload:visible [aria-label="Remove Image"]')
+    assert_empty(page, '#detect', 'Send an image and press Detect.')
+    for tab, example in (
+        ('#discover', 'Draw an example of the small world'),
+        ('#assign', 'Draw an example with boxes'),
+    ):
+        open_tab(page, {'#discover': 'Discover', '#assign': 'Assignment'}[tab])
+        start = page.inner_text('.answer:visible')
+        page.get_by_role('button', name=example).click()
+        page.wait_for_selector('.upload:visible img')
+        press(page, f'{tab}-run')
+        assert_filled(page, tab)
+        page.get_by_role('button', name=example).click()
+        assert_empty(page, tab, start)
+
+
+def test_results_on_their_way_are_not_shown_beside_another_image(page):
+    open_tab(page, 'Discover')
+    example = page.get_by_role('button', name='Draw an example of the small world')
+    example.click()
+    page.wait_for_selector('.upload:visible img')
+    first = page.get_attribute('.upload:visible img', 'src')
+    page.get_by_label('Thorough').click()
+    page.click('#discover-run')
+    page.wait_for_selector('#discover-picture .wrap:not(.hide)')  # it is being computed
+    example.click()
+    page.wait_for_function(
+        'src => ![...document.querySelectorAll(".upload img")].some(one => one.src === src)', arg=first
+    )
+    page.get_by_label('Quick').click()
+    # The sentence of the first example, of three objects, would come before.
+    assert press(page, '#discover-run') == '1 object with a score of 0.3 or more: blue circle (1).'
+    page.wait_for_selector('#discover-gallery img')
+    assert captions_of(page, '#discover-gallery') == ['attention: blue circle', 'mask: blue circle']
+
+
+def assert_filled(page, tab: str) -> None:
+    page.wait_for_selector(f'{tab}-file:not([disabled])')
+    page.locator(f'{tab}-table [role=row] [role=gridcell]').first.wait_for()
+    assert page.locator(f'{RESULTS[tab]} img').count() > 0
+
+
+def assert_empty(page, tab: str, sentence: str) -> None:
+    page.wait_for_selector(f'{tab}-file[disabled]')
+    page.wait_for_function(
+        'words => [...document.querySelectorAll(".answer")].some('
+        'one => one.checkVisibility() && one.innerText === words)',
+        arg=sentence,
+    )
+    page.wait_for_function('results => !document.querySelector(results)', arg=f'{RESULTS[tab]} img')
+    cells = page.locator(f'{tab}-table [role=row] [role=gridcell]')
+    assert [words for words in cells.all_inner_texts() if words.strip()] == []
+
+
+@pytest.fixture
+def phone(page):
+    page.set_viewport_size({'width': 400, 'height': 800})
+    page.reload()
+    page.wait_for_selector('#detect-run')
+    yield page
+    page.set_viewport_size({'width': 1360, 'height': 1000})
+
+
+def test_on_a_phone_everything_is_there_and_can_be_read(phone, shelf):
+    send(phone, shelf.image())
+    set_threshold(phone, '0')
+    press(phone, '#detect-run')
+    assert_whole(phone, '#detect-picture')
+    open_tab(phone, 'Discover')  # each lies behind no other button
+    phone.get_by_role('button', name='Draw an example of the small world').click()
+    phone.wait_for_selector('.upload:visible img')
+    press(phone, '#discover-run')
+    assert_whole(phone, '#discover-picture')
+    assert_large(phone, '#discover-gallery')
+    open_tab(phone, 'Assignment')
+    phone.get_by_role('button', name='Draw an example with boxes').click()
+    phone.wait_for_selector('.upload:visible img')
+    press(phone, '#assign-run')
+    for gallery in ('#assign-gallery', '#assign-compared'):
+        assert_large(phone, gallery)
+        cut = 'all => all.map(one => one.scrollWidth - one.clientWidth)'
+        assert max(phone.eval_on_selector_all(f'{gallery} .caption-label', cut)) <= 0
+    assert phone.evaluate('document.documentElement.scrollWidth') <= 400
+
+
+def assert_whole(page, picture: str) -> None:
+    """Nothing of the field is blank, but for a line around it."""
+    page.wait_for_selector(f'{picture} img')
+    page.wait_for_function('picture => document.querySelector(picture).complete', arg=f'{picture} img')
+    sizes = [page.locator(place).bounding_box() for place in (picture, f'{picture} img')]
+    for side in ('width', 'height'):
+        assert sizes[0][side] - sizes[1][side] <= 8, sizes
+
+
+def assert_large(page, gallery: str) -> None:
+    """Two pictures a row, and all rows without scrolling."""
+    page.wait_for_selector(f'{gallery} img')
+    widths = [image.bounding_box()['width'] for image in page.locator(f'{gallery} img').all()]
+    assert min(widths) > 140
+    hidden = '([one]) => one.scrollHeight - one.clientHeight'
+    assert page.eval_on_selector_all(f'{gallery} .grid-wrap', hidden) <= 0

@@ -88,7 +88,14 @@ def test_a_threshold_leaves_out_what_is_below(desk, shelf):
     assert shown.sentence.startswith(f'2 objects with a score of {middle:g} or more: ')
     nothing = desk.detect(shelf.image(), 'tiny.py', 'tiny.pth', 1.0)
     assert (nothing.rows, json.loads(Path(nothing.file).read_text())) == ([], [])
-    assert nothing.sentence == 'Nothing has a score of 1 or more; a lower threshold shows more.'
+    assert nothing.sentence == 'Nothing has a score of 1 or more; a lower threshold may show more.'
+
+
+def test_where_nothing_is_found_at_all_no_lower_threshold_is_advised(desk, tmp_path):
+    cv2.imwrite(str(tmp_path / 'black.png'), np.zeros((64, 64, 3), np.uint8))
+    shown = desk.discover(str(tmp_path / 'black.png'), 'vlsam_world.py', 'Quick', '', 0.0)
+    assert shown.rows == []
+    assert shown.sentence == 'Nothing was found, at any score.'
 
 
 def test_boxes_are_drawn_where_they_are():
@@ -318,10 +325,10 @@ def test_every_name_has_a_picture_of_its_attention_and_of_its_masks(discovered):
     first = shown.rows[0][0]
     assert first == 'blue circle'
     assert captions == [
-        'blue circle: attention',
-        'blue circle: 2 masks',
-        'green triangle: attention',
-        'green triangle: mask',
+        'attention: blue circle',
+        '2 masks: blue circle',
+        'attention: green triangle',
+        'mask: green triangle',
     ]
     assert all(image.shape == (560, 560, 3) for image, _ in shown.pictures)
 
@@ -352,7 +359,7 @@ def test_a_picture_of_masks_is_bright_there_and_dark_elsewhere():
 def test_a_picture_of_attention_is_that_of_its_name():
     image = np.full((56, 56, 3), 100, np.uint8)
     pictures = dict((caption, picture) for picture, caption in pictures_by_name(image, two_masks()))
-    for caption, (row, column) in {'left: attention': (1, 5), 'right: attention': (5, 1)}.items():
+    for caption, (row, column) in {'attention: left': (1, 5), 'attention: right': (5, 1)}.items():
         warm = pictures[caption].astype(int)[..., 0] - pictures[caption][..., 2]
         peak = np.unravel_index(warm.argmax(), warm.shape)
         assert np.abs(np.array(peak) / 80 - (row + 0.5, column + 0.5)).max() < 1
@@ -404,7 +411,36 @@ def test_the_table_counts_the_positives_of_mmdets_assigner(desk, shelf):
         f'tiny (ATSSAssigner): {total} positives for 2 objects, 0 with none. '
         'iou (MaxIoUAssigner): 0 positives for 2 objects, 2 with none.'
     )
-    assert shown.picture.shape[1] > 6 * 300
+
+
+def test_every_level_is_a_picture_of_its_own(desk, shelf):
+    shown = desk.assign(shelf.image(), BOXES, None, 'tiny.py', 'iou.py')
+    expected = np.sum(mmdets_positives([[9, 11, 40, 34], [29.5, 24.3, 53.5, 54.3]]), axis=0)
+    (first, levels), (second, none) = shown.pictures
+    assert (first, second) == ('tiny (ATSSAssigner)', 'iou (MaxIoUAssigner)')
+    assert [caption for _, caption in levels] == [
+        'objects',
+        *(f'stride {s}: {n} positive{"" if n == 1 else "s"}' for s, n in zip(STRIDES, expected, strict=True)),
+    ]
+    assert [caption for _, caption in none] == ['objects', *(f'stride {s}: 0 positives' for s in STRIDES)]
+    assert {picture.shape for picture, _ in levels + none} == {(360, 360, 3)}
+    # A level where something is learned has coloured dots, which are no lines; one without has not.
+    for (picture, _), count in zip(levels[1:], expected, strict=True):
+        assert (dots(picture) > 0) == (count > 0)
+    assert [dots(picture) for picture, _ in none[1:]] == [0] * 5
+    image = cv2.resize(cv2.imread(shelf.image()), (360, 360))[..., ::-1]
+    assert np.median(np.abs(levels[0][0].astype(int) - image)) < 3
+    whole = cv2.imread(shown.file)
+    assert Path(shown.file).name == 'val_0.assignment.png'
+    assert whole.shape[1] > 6 * 360
+    found = cv2.matchTemplate(whole, np.ascontiguousarray(levels[2][0][..., ::-1]), cv2.TM_SQDIFF).min()
+    assert found == pytest.approx(0, abs=1)
+
+
+def dots(picture: np.ndarray) -> int:
+    """Pixels of a saturated colour that are three pixels and more from every other."""
+    coloured = (picture.max(axis=2).astype(int) - picture.min(axis=2) > 90).astype(np.uint8)
+    return int(cv2.erode(coloured, np.ones((4, 4), np.uint8)).sum())
 
 
 def test_boxes_of_a_coco_json_are_taken_instead(desk, shelf):
@@ -449,9 +485,23 @@ FILES = {
     'image': (TWO, 'has no image called val_0.png'),
     'size': (coco_of(images={'width': 65}), 'says that val_0.png is 65 x 64 px, but it is 64 x 64'),
     'no boxes': (coco_of(annotations={'image_id': 6}), 'has 0 boxes for val_0.png'),
-    'category': (coco_of(annotations={'category_id': 3}), 'names category id 3, which'),
-    'box': (coco_of(annotations={'bbox': [1, 1, -5, 20]}), 'annotation 1'),
-    'text': (coco_of(annotations={'bbox': 'much'}), 'annotation 1'),
+    'category': (coco_of(annotations={'category_id': 3}), "category_id is not among 'categories', as at 1"),
+    'box': (coco_of(annotations={'bbox': [1, 1, -5, 20]}), 'the box has a negative width or height'),
+    'text': (coco_of(annotations={'bbox': 'much'}), 'is not [x, y, width, height], four numbers, as at 1)'),
+    'texts': (coco_of(annotations={'bbox': ['1', '1', '9', '9']}), 'four numbers, as at 1); correct it'),
+    'huge': (coco_of(annotations={'bbox': [1, 1, 1e999, 9]}), 'is NaN or infinite, as at 1)'),
+    'area': (coco_of(annotations={'area': 'x'}), "('area' is missing or no number"),
+    'flag': (coco_of(annotations={'iscrowd': 'no'}), '(iscrowd is neither 0 nor 1, as at 1)'),
+    'categories null': ({**coco_of(), 'categories': None}, 'is no list, as at categories); correct it'),
+    'categories 7': ({**coco_of(), 'categories': 7}, 'is no list, as at categories); correct it'),
+    'categories of text': ({**coco_of(), 'categories': ['a']}, "an entry of 'categories' is no object"),
+    'annotations': ({**coco_of(), 'annotations': {'a': 1}}, 'is no list, as at annotations)'),
+    'category id': (coco_of(categories={'id': {'a': 1}}), "the category's id is neither a number nor a text"),
+    'object as id': (coco_of(annotations={'category_id': {'a': 1}}), "is not among 'categories', as at 1"),
+    'category name': (coco_of(categories={'name': ['a']}), 'the category has no name'),
+    'no id': (coco_of(annotations={'id': None}), "the annotation's id is neither a number nor a text"),
+    'crowd': (coco_of(annotations={'iscrowd': 1}), 'assigned: all of them are crowds or to be ignored'),
+    'outside': (coco_of(annotations={'bbox': [-50, -50, 20, 20]}), '(first: annotation 1, box [-50, -50,'),
     'large': (' ' * (2**20 + 1), 'this page takes up to 1 MB'),
 }
 
@@ -459,12 +509,27 @@ FILES = {
 @pytest.mark.parametrize('name', FILES)
 def test_a_json_that_does_not_fit_is_refused(desk, shelf, tmp_path, name):
     content, sentence = FILES[name]
-    path = tmp_path / 'boxes.json'
+    path = tmp_path / 'mine.json'
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     refusal = said(lambda: desk.assign(shelf.image(), '', str(path), 'tiny.py', None))
     assert sentence in refusal
-    assert 'boxes.json' in refusal
+    assert 'mine.json' in refusal  # as its sender calls it
+    assert 'boxes.json' not in refusal
     assert tempfile.gettempdir() not in refusal
+
+
+def test_boxes_that_take_no_part_are_said(desk, shelf, tmp_path):
+    content = coco_of()
+    box = content['annotations'][0]
+    content['annotations'] += [{**box, 'id': 2, 'iscrowd': 1}, {**box, 'id': 3, 'bbox': [70, 70, 9, 9]}]
+    del box['iscrowd']  # which nobody needs here
+    (tmp_path / 'mine.json').write_text(json.dumps(content))
+    shown = desk.assign(shelf.image(), '', str(tmp_path / 'mine.json'), 'tiny.py', None)
+    assert [row[1] for row in shown.rows] == ['1 a']
+    assert shown.sentence.endswith(
+        ' positives for 1 object, 0 with none. 2 of the 3 boxes take no part: a crowd, to be ignored, '
+        'thinner than a pixel, or outside of the image.'
+    )
 
 
 def test_a_json_names_no_file_of_the_server(desk, shelf, tmp_path):

@@ -1,33 +1,44 @@
 """The page as it is served: who reaches it, what it hands out, what it says; and its command line."""
 
-import asyncio
 import json
+import os
 import re
 import shlex
 import socket
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
-from types import SimpleNamespace
 
+import httpx
 import pytest
 from packaging.requirements import Requirement
+from pages import commands_of
 from ports import free_port
 from tiny_coco import REPO, load_tool
+from webui_client import get, port_of, stored_files, upload
 
 from atss_ext.errors import UserError
 from atss_ext.webui import Limits, Offer
 from atss_ext.webui.answers import BUG, attempt
 from atss_ext.webui.desk import Desk
 from atss_ext.webui.offer import short_names
-from atss_ext.webui.outbox import Outbox
-from atss_ext.webui.serving import Guard, Server, is_loopback, warning_of
+from atss_ext.webui.serving import Server, is_loopback, warning_of
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+SECURITY = {
+    'content-security-policy': (
+        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
+        "font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    ),
+    'x-content-type-options': 'nosniff',
+    'referrer-policy': 'no-referrer',
+}
 
 
 @pytest.fixture(scope='module')
@@ -36,20 +47,6 @@ def server(shelf):
     server = Server(Desk(offer, Limits(megabytes=0.01), 'cpu'), port=int(free_port()))
     yield server
     server.close()
-
-
-def get(server, path: str = '', body: bytes | None = None, **headers: str):
-    """Status, headers and content."""
-    request = urllib.request.Request(server.url + path, body, headers)
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, answer.headers, answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.headers, error.read()
-
-
-def port_of(server) -> int:
-    return int(re.search(r':(\d+)/', server.url)[1])
 
 
 def test_only_this_machine_reaches_the_page(server):
@@ -64,18 +61,22 @@ def test_only_this_machine_reaches_the_page(server):
 
 
 def test_a_browser_is_told_to_take_nothing_from_elsewhere(server):
-    _, headers, content = get(server)
-    assert "default-src 'self'" in headers['content-security-policy']
-    assert 'http' not in headers['content-security-policy']
-    page = content.decode()
+    page = get(server)[2].decode()
     assert not re.findall(r'<(?:script|img|iframe)[^>]+src="https?:', page)
     assert not re.findall(r'<link[^>]+href="(?:https?:)?//', page)
     assert '"analytics_enabled":false' in page.replace(' ', '')
 
 
+@pytest.mark.parametrize('path', ['', 'theme.css', 'gradio_api/file=/etc/passwd', 'nothing'])
+def test_headers_of_every_answer(server, path):
+    """Written out: scripts and pictures of this host only, and no frame, plugin or form of another."""
+    _, headers, _ = get(server, path)
+    assert {name: headers.get_all(name) for name in SECURITY} == {name: [SECURITY[name]] for name in SECURITY}
+
+
 def test_no_function_of_the_page_is_offered_to_programs(server):
-    _, _, content = get(server, 'gradio_api/info')
-    assert json.loads(content)['named_endpoints'] == {}
+    assert get(server, 'gradio_api/info')[0] == 404
+    assert server.page.get_api_info()['named_endpoints'] == {}
 
 
 @pytest.mark.parametrize('path', ['/etc/passwd', 'pyproject.toml', str(REPO / 'pyproject.toml')])
@@ -87,24 +88,11 @@ def test_files_of_the_server_are_not_handed_out(server, path, monkeypatch):
     assert b'build-backend' not in content
 
 
-def upload(server, content: bytes, **headers: str) -> tuple[int, str | None]:
-    """Status, and where the server put it."""
-    head = b'--end\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-    kind = {'Content-Type': 'multipart/form-data; boundary=end', **headers}
-    body = head + content + b'\r\n--end--\r\n'
-    status, _, answer = get(server, 'gradio_api/upload', body, **kind)
-    return status, json.loads(answer)[0] if status == 200 else None
-
-
 def test_too_many_bytes_are_not_even_stored(server):
     status, stored = upload(server, bytes(100))
     assert status == 200
     assert Path(stored).is_relative_to(server.desk.outbox.folder)
     assert upload(server, bytes(20_000)) == (413, None)
-
-
-def stored_files(server) -> set[Path]:
-    return {path for path in server.desk.outbox.folder.rglob('*') if path.is_file()}
 
 
 def test_other_sites_can_send_nothing(server):
@@ -138,36 +126,6 @@ def test_many_files_at_once_are_refused_before_they_come(server, header, status)
         head = f'POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}\r\n{header}\r\n\r\n'
         client.sendall(head.encode())
         assert client.recv(100).startswith(f'HTTP/1.1 {status} '.encode())
-
-
-def test_uploads_at_once_take_no_more_room_than_one_after_the_other():
-    """Forty of 10 MB, of which the page keeps 32: the others are refused until the first have come in."""
-    outbox, statuses, come_in = Outbox(), [], asyncio.Event()
-    limits = Limits(megabytes=10)
-
-    async def behind(scope, receive, send):
-        await come_in.wait()
-        await send({'type': 'http.response.start', 'status': 200, 'headers': []})
-
-    async def note(message):
-        if message['type'] == 'http.response.start':
-            statuses.append(message['status'])
-
-    async def send_forty() -> None:
-        guard = Guard(behind, SimpleNamespace(limits=limits, outbox=outbox))
-        scope = {'type': 'http', 'headers': [(b'content-length', str(limits.file_bytes).encode())]}
-        for _ in range(2):
-            requests = [asyncio.create_task(guard(scope, None, note)) for _ in range(40)]
-            await asyncio.sleep(0.2)
-            assert statuses == [503] * 8
-            come_in.set()
-            await asyncio.gather(*requests)
-            assert sorted(statuses) == [200] * 32 + [503] * 8
-            statuses.clear()
-            come_in.clear()
-
-    asyncio.run(send_forty())
-    outbox.close()
 
 
 def test_of_what_was_sent_the_latest_files_stay(server, monkeypatch):
@@ -241,6 +199,48 @@ def test_a_taken_port_is_said(server):
     other.outbox.close()
 
 
+@pytest.fixture
+def launched():
+    """Serves an empty page, and ends it."""
+    servers = []
+
+    def launch() -> Server:
+        servers.append(Server(Desk(Offer.of_files(), device='cpu'), port=int(free_port())))
+        return servers[-1]
+
+    yield launch
+    for server in servers:
+        server.close()
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_the_page(launched, monkeypatch):
+    for name in ('HTTP_PROXY', 'http_proxy', 'ALL_PROXY'):
+        monkeypatch.setenv(name, f'http://127.0.0.1:{free_port()}')  # nobody is there
+    monkeypatch.setenv('NO_PROXY', 'example.org, .intern')
+    monkeypatch.delenv('no_proxy', raising=False)
+    ask, seen = httpx.get, []
+
+    def asked(*args: object, **options: object) -> httpx.Response:
+        seen.append((os.environ['NO_PROXY'], os.environ['no_proxy']))
+        return ask(*args, **options)
+
+    monkeypatch.setattr(httpx, 'get', asked)
+    assert get(launched())[0] == 200
+    assert set(seen) == {('example.org,.intern,127.0.0.1,localhost',) * 2}
+    assert (os.environ['NO_PROXY'], os.environ.get('no_proxy')) == ('example.org, .intern', None)
+
+
+def test_whatever_gradio_raises_is_one_sentence(launched, monkeypatch):
+    def refused(*_: object, **__: object) -> None:
+        raise httpx.ProxyError('403 Forbidden')
+
+    monkeypatch.setattr(httpx, 'get', refused)
+    with pytest.raises(
+        UserError, match=r'cannot be served at 127.0.0.1:\d+ \(gradio: 403 Forbidden\); choose'
+    ):
+        launched()
+
+
 # ---------------------------------------------------------------------------------------------- answers
 
 
@@ -299,8 +299,16 @@ BAD = {
     'port': (['--port', '0'], '--port 0 must be from 1 to 65535'),
     'bytes': (['--max-megabytes', '0'], '--max-megabytes 0.0 must be greater than 0'),
     'pixels': (['--max-megapixels', 'nan'], '--max-megapixels nan must be greater than 0'),
-    'IPv6': (['--host', '::1'], '--host ::1 has to be a name or an address of IPv4, such as 127.0.0.1'),
-    'a port': (['--host', 'localhost:80'], '--host localhost:80 has to be a name or an address of IPv4'),
+    'IPv6': (['--host', '::1'], "--host '::1' has to be a name or an address of IPv4, such as 127.0.0.1"),
+    'a port': (['--host', 'localhost:80'], "--host 'localhost:80' has to be a name or an address of IPv4"),
+    'no host': (['--host', ''], "--host '' has to be a name or an address of IPv4, such as 127.0.0.1"),
+    'name': (['--host', 'no.such.host.invalid'], '--host no.such.host.invalid is no address of this machine'),
+    'number': (['--host', '999.1.1.1'], '--host 999.1.1.1 is no address of this machine'),
+    'label': (['--host', 'a' * 70 + '.b'], 'a.b is no address of this machine'),
+    'other machine': (
+        ['--host', '192.0.2.1'],
+        '--host 192.0.2.1 is no address of this machine (Cannot assign',
+    ),
     'device': (['--device', 'abacus'], "torch knows no device 'abacus'"),
 }
 
@@ -343,12 +351,11 @@ def test_the_demos_latest_checkpoint_is_offered(tmp_path, monkeypatch):
 
 
 def test_every_documented_command_serves_the_page(tmp_path, monkeypatch, capsys):
-    text = (REPO / 'docs/webui.md').read_text()
-    blocks = re.findall(r'```bash\n(.*?)```', text, flags=re.DOTALL)
-    lines = [line for block in blocks for line in block.replace('\\\n', ' ').splitlines()]
+    lines = commands_of('docs/webui.md')
     commands = [line for line in lines if line.startswith('python ')]
     for line in set(lines) - set(commands):  # how to install
-        (names,) = re.findall(r"pip install -e '\.\[([\w,]+)\]'", line)
+        # As in the README: without the flag pip builds the native library against another torch.
+        (names,) = re.findall(r"^pip install --no-build-isolation -e '\.\[([\w,]+)\]'$", line)
         assert set(names.split(',')) <= set(extras())
     assert len(commands) == 3
     monkeypatch.chdir(tmp_path)
