@@ -71,8 +71,9 @@ def check_images(table: Table, folder: Path, progress: Progress | None = None) -
             progress(row + 1, len(table.images))
     if progress:
         progress(len(table.images), len(table.images))
+    first = table.images[faults['missing'][0]] if faults['missing'] else {}
     messages = {
-        'missing': f'the image is not in {folder}',
+        'missing': f'the image is not in {folder} (first: {next(image_names(first), "without a name")})',
         'unreadable': 'the image file is no image, or damaged at its head',
         'size': 'the image file has another size than the annotation file says',
         'turned': 'the image has the stated size only as stored; its EXIF turns it, and readers follow that',

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from atss_ext.datasets.checks import DataError
@@ -60,6 +58,9 @@ class CachedEncoder:
         path = self.path
         if path is None or not path.is_file():
             return {}
+        # Here, because most who import the package have no encoder, and none of an encoder's libraries.
+        from safetensors import SafetensorError, safe_open
+
         try:
             with safe_open(path, 'pt') as file:
                 texts = json.loads(file.metadata()['texts'])
@@ -71,6 +72,8 @@ class CachedEncoder:
         path = self.path
         if path is None:
             return
+        from safetensors.torch import save
+
         # What another process has added meanwhile is kept.
         self._known = {**self._load(), **self._known}
         path.parent.mkdir(parents=True, exist_ok=True)
