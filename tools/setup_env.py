@@ -84,26 +84,30 @@ def prepare(venv, extras):
     else:
         check_version(sys.version_info[:2], sys.executable)
         folder, python, state = None, Path(sys.executable), Path(sys.prefix) / STATE
-    wanted = {'fingerprint': fingerprint(), 'native': wants_native()}
-    if is_ready(state, extras, wanted, installed(python)):
+    wanted, packages = {'fingerprint': fingerprint(), 'native': wants_native()}, installed(python)
+    if is_ready(state, extras, wanted, packages):
         return False
+    known = read_state(state).get('extras', [])
+    only_more = bool(known) and is_ready(state, known, wanted, packages)
     check_compiler()
     if folder:
         ensure_venv(folder, python)
     # What was there stays there: its requirements may be what changed in the tree.
-    extras = sorted(set(extras) | set(read_state(state).get('extras', [])))
+    extras = sorted(set(extras) | set(known))
     refuse_mixture(python, extras)
     # From here to the last line nothing vouches for the environment: a run cut short is taken up again.
     forget(state)
-    install_and_check(folder, python, extras)
+    # The library is not built again for what one more extra needs.
+    begin = add if only_more and not set(extras) & set(SOURCE_ONLY) else install
+    install_and_check(folder, python, extras, begin)
     remember(state, dict(wanted, extras=extras))
     return True
 
 
-def install_and_check(folder, python, extras):
-    """Installs; where packages turn out broken in an environment made here, once more from nothing."""
+def install_and_check(folder, python, extras, begin):
+    """Begins as told; where packages turn out broken in an environment made here, once more from nothing."""
     try:
-        install(python, extras)
+        begin(python, extras)
         check(python)
     except BrokenPackages as problem:
         if not folder or not (folder / OWNER_MARK).exists():
@@ -287,9 +291,22 @@ def install(python, extras):
         for name in SOURCE_ONLY.get(extra, []):
             pip(python, ['--only-binary=:all:', '--no-binary=' + name, '--no-deps', name])
     pip(python, [*wheels, *sources, '--no-build-isolation', '-e', editable])
+    install_without_dependencies(python, extras)
+
+
+def add(python, extras):
+    """What extras need, beside an atss_ext that is installed and stays as it is."""
+    say('installing what {} ask for'.format(', '.join(extras)))
+    names = ','.join(without_own_mmcv(extras, installed(python)))
+    pip(python, ['--only-binary=:all:', 'atss_ext[{}]'.format(names)])
+    install_without_dependencies(python, extras)
+
+
+def install_without_dependencies(python, extras):
+    """What comes without what it requires."""
     for extra in extras:
         if extra in WITHOUT_DEPENDENCIES:
-            pip(python, [*wheels, '--no-deps', *WITHOUT_DEPENDENCIES[extra]])
+            pip(python, ['--only-binary=:all:', '--no-deps', *WITHOUT_DEPENDENCIES[extra]])
 
 
 def without_own_mmcv(extras, packages):

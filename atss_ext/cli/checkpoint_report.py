@@ -11,10 +11,16 @@ from atss_ext.models.checkpoint_match import match_report
 
 
 class CheckpointReport(Hook):
-    """Say how many tensors of a checkpoint fit, unless all do; refuse one that fits nowhere.
+    """Say how many tensors of a checkpoint fit, unless all do; refuse one of another model.
 
     mmengine loads what fits and warns in a line of thousands of names.
+
+    Args:
+        least: share of the model's tensors that have to fit; at least one has to.
     """
+
+    def __init__(self, least: float = 0.0) -> None:
+        self.least = least
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Compare before the weights go into the model."""
@@ -26,7 +32,7 @@ class CheckpointReport(Hook):
             return
         total = sum(not key.endswith('num_batches_tracked') for key in model.state_dict())
         sentence = f'{matched} of the {total} tensors of the model match the checkpoint: {", ".join(phrases)}'
-        if not matched:
+        if matched <= self.least * total:
             raise UserError(f'{sentence}; it belongs to another model: correct the config or the checkpoint')
         note(sentence)
         runner.logger.warning(sentence)

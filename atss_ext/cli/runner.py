@@ -46,7 +46,9 @@ def require_checkpoint(path: str) -> None:
         raise UserError(f'checkpoint {path} does not exist; correct the path')
 
 
-def build_runner(cfg: Config, chosen: Mapping[str, object] | None = None) -> Runner:
+def build_runner(
+    cfg: Config, chosen: Mapping[str, object] | None = None, least_matched: float = 0.0
+) -> Runner:
     """Build the runner of a config.
 
     Without a GPU, mixed precision becomes bfloat16 and processes talk through gloo; both are
@@ -56,6 +58,7 @@ def build_runner(cfg: Config, chosen: Mapping[str, object] | None = None) -> Run
     Args:
         cfg: the config, changed in place.
         chosen: the ``--cfg-options``: a backend stated there is kept.
+        least_matched: share of the model's tensors that a checkpoint has to fit, or else is refused.
 
     Raises:
         UserError: the launcher's environment is incomplete.
@@ -69,7 +72,7 @@ def build_runner(cfg: Config, chosen: Mapping[str, object] | None = None) -> Run
     name_unreadable_images()
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     # Behind EMAHook, which swaps the weights of a checkpoint.
-    runner.register_hook(CheckpointReport(), priority='LOWEST')
+    runner.register_hook(CheckpointReport(least_matched), priority='LOWEST')
     return runner
 
 

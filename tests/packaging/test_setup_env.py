@@ -268,10 +268,26 @@ def killed(*arguments: object) -> None:
 def test_an_extra_cut_short_is_taken_up_again(setup_env, ready, monkeypatch):
     """Also by a run that wants nothing of the extra: packages it needs may be half replaced."""
     with monkeypatch.context() as patch:
-        patch.setattr(setup_env, 'install', killed)
+        patch.setattr(setup_env, 'add', killed)
         with pytest.raises(KeyboardInterrupt):
             setup_env.prepare('env', ['mmdet', 'dev'])
     assert setup_env.prepare('env', ['mmdet'])
+
+
+def test_for_one_more_extra_nothing_is_built(setup_env, ready, installs, monkeypatch):
+    """pip is asked for the extra of what is installed; a tree that has changed is installed whole."""
+    asked = []
+    monkeypatch.setattr(setup_env, 'pip', lambda python, arguments: asked.append(arguments))
+    assert setup_env.prepare('env', ['mmdet', 'mim'])
+    assert asked == [
+        ['--only-binary=:all:', 'atss_ext[mim,mmdet]'],
+        ['--only-binary=:all:', '--no-deps', 'openmim>=0.3.9'],
+    ]
+    assert installs == [['mmdet']]
+    assert not setup_env.prepare('env', ['mim'])
+    monkeypatch.setattr(setup_env, 'fingerprint', lambda: 'another tree')
+    assert setup_env.prepare('env', ['mmdet', 'docs'])
+    assert (len(asked), installs[-1]) == (2, ['docs', 'mim', 'mmdet'])
 
 
 def test_the_record_is_written_whole_or_not_at_all(setup_env, ready, monkeypatch):

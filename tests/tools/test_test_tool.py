@@ -123,6 +123,23 @@ def test_a_checkpoint_of_another_model_is_refused(tiny, in_process):
     assert said.splitlines()[-1].startswith('error: 0 of the 133 tensors of the model match the checkpoint')
 
 
+def test_a_checkpoint_of_a_relative_may_begin_a_training_and_is_not_tested(tiny, checkpoint, in_process):
+    """Its backbone has other layers, of which mmengine would leave random weights."""
+    state = torch.load(checkpoint)['state_dict']
+    layers = [key for key in state if key.startswith('backbone.layer4') and 'num_batches' not in key]
+    for key in layers:
+        state[key] = torch.zeros(3)
+    torch.save({'state_dict': state}, checkpoint)
+    code, said = in_process('test.py', tiny.config, checkpoint)
+    assert (len(layers), code) == (25, 2)
+    sentence = '108 of the 133 tensors of the model match the checkpoint: 25 have another shape there'
+    assert said.splitlines()[-1].startswith(f'error: {sentence}')
+    more = ('--work-dir', tiny.root / 'work', '--cfg-options', f'load_from={checkpoint}')
+    code, said = in_process('train.py', tiny.config, *more)
+    assert code == 0, said
+    assert f'note: {sentence}' in said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('config', ['retinanet/retinanet_r18_fpn_1x_coco.py', 'atss/atss_r50_fpn_1x_coco.py'])
 def test_mmdets_own_configs_run_unchanged(tiny, run_tool, tmp_path, config):
