@@ -135,7 +135,8 @@ def _draw_pair(
         else ('empty, and nothing found' if not false else f'empty, {false} false')
     )
     page.text(pair[0].left, pair[0].top - 7, exhibit.title, weight='bold')
-    page.text(pair[1].left, pair[1].top - 7, verdict, colour='#1a7f37' if not false else '#9a6700')
+    right_all = not false and int(right.sum()) == len(exhibit.names)
+    page.text(pair[1].left, pair[1].top - 7, verdict, colour='#1a7f37' if right_all else '#9a6700')
 
 
 def name_colour(name: str, colours: Mapping[str, tuple[int, int, int]]) -> tuple[int, int, int]:

@@ -90,4 +90,17 @@ def test_the_command_writes_it_and_names_the_next(tmp_path, capsys):
     out = tmp_path / 'new' / 'c.py'
     make_config.main([str(file), str(file), '--images', str(tmp_path), '--small', '--out', str(out)])
     assert out.read_text() == own_config(make_config.SMALL_BASE, file, tmp_path, file, tmp_path)
-    assert capsys.readouterr().out.splitlines()[-1] == f'python tools/train.py {out}'
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == f'python tools/train.py {out}'
+    assert said.err == (
+        f'note: {file} has 0 images, of which a detector learns little; label some hundred, or leave '
+        "--small away for a network with ImageNet's weights\n"
+    )
+
+
+def test_enough_images_are_not_spoken_of(tmp_path, capsys):
+    content = {'images': [{'id': number} for number in range(100)], 'annotations': []}
+    file = tmp_path / 'a.json'
+    file.write_text(json.dumps({**content, 'categories': [{'id': 1, 'name': 'a'}]}))
+    make_config.main([str(file), str(file), '--images', str(tmp_path), '--out', str(tmp_path / 'c.py')])
+    assert capsys.readouterr().err == ''

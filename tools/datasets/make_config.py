@@ -12,13 +12,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from atss_ext.cli.errors import run_tool
+from atss_ext.cli.errors import note, run_tool
 from atss_ext.cli.targets import check_target
+from atss_ext.datasets.annotation_checks import read_annotations
 from atss_ext.datasets.own_config import own_config
 from atss_ext.errors import UserError
 
 BASE = 'atss_ext::atss/atss_r50_fpn_1x_coco.py'
 SMALL_BASE = 'atss_ext::demo/atss_r18_bccd.py'
+FEW = 100  # of so many images, an epoch of the small base has a dozen steps, and its warm-up five times that
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -52,6 +54,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = own_config(args.base, args.train, args.images[0], args.val, args.images[-1])
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(text)
+    count = len(read_annotations(args.train)['images'])
+    if count < FEW:
+        note(
+            f'{args.train} has {count} images, of which a detector learns little; label some hundred'
+            + (
+                ", or leave --small away for a network with ImageNet's weights"
+                if args.base == SMALL_BASE
+                else ''
+            )
+        )
     print(f'wrote {args.out}; next:\npython tools/train.py {args.out}')
 
 
