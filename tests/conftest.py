@@ -90,3 +90,17 @@ def isolated_random_state():
     torch.set_rng_state(torch_state)
     if numpy:
         numpy.random.set_state(numpy_state)
+
+
+@pytest.fixture(autouse=True)
+def no_log_of_an_earlier_run():
+    """Runs of tools in this process leave a logger whose file is closed, and models log to the latest one."""
+    yield
+    logging = sys.modules.get('mmengine.logging')
+    loggers = logging.MMLogger._instance_dict if logging else {}
+    for name in [name for name, logger in loggers.items() if any(map(_has_file, logger.handlers))]:
+        del loggers[name]
+
+
+def _has_file(handler) -> bool:
+    return hasattr(handler, 'baseFilename')

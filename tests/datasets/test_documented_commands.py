@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import blocks_of, commands_of
+from doc_pages import blocks_of, commands_of
 from PIL import Image
 from small_annotations import annotation, coco_file, image, lvis_file
 from warm import run_warm

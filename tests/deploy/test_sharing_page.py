@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from pages import blocks_of, commands_of
+from doc_pages import blocks_of, commands_of
 from tiny_detectors import CLASSES, ROOT, SMALL, as_options, scene
 
 from atss_ext.datasets.shapes import ShapesSpec

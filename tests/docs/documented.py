@@ -14,8 +14,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from doc_pages import ROOT
 from mmdet.datasets import CocoDataset
-from pages import ROOT
 from PIL import Image
 from tiny_clip import tiny_clip
 from tiny_sams import tiny_sam

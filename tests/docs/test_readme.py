@@ -11,9 +11,9 @@ import sys
 
 import test_vlsam_page
 import test_vlsam_world_page
+from doc_pages import ROOT, blocks_of, commands_of
 from documented import IN_THIS_ENVIRONMENT, Commands, fill
 from mmengine.config import Config
-from pages import ROOT, blocks_of, commands_of
 
 COCO_CONFIG = 'configs/atss/atss_r50_fpn_1x_coco.py'
 WORK_DIR = 'work_dirs/atss_r50_fpn_1x_coco'

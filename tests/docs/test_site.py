@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from doc_pages import ROOT, blocks_of, commands_of
 from mmengine.config import Config
-from pages import ROOT, blocks_of, commands_of
 from PIL import Image
 from warm import run_warm
 

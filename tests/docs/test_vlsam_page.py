@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from doc_pages import blocks_of
 from documented import Commands, fill
-from pages import blocks_of
 
 SHORT = ['--cfg-options', 'model.vlm.max_new_tokens=8', 'model.questions=single']
 VLSAM = 'configs/vlsam/vlsam_'

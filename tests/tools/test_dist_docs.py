@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from doc_pages import blocks_of, commands_of
 from mmengine.config import Config
-from pages import blocks_of, commands_of
 from tiny_coco import REPO, load_tool
 
 TEXT = (REPO / 'docs/gpu_jobs.md').read_text()

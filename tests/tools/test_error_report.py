@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from pages import commands_of
+from doc_pages import commands_of
 from PIL import Image
 from tiny_coco import REPO, load_tool
 

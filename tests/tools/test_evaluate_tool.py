@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from pages import commands_of
+from doc_pages import commands_of
 from ports import free_port
 from tiny_coco import REPO, environment
 

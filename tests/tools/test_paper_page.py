@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 import pytest
+from doc_pages import commands_of
 from mmengine.config import Config
-from pages import commands_of
 from tiny_coco import REPO
 
 COMMANDS = [shlex.split(line) for line in commands_of('docs/paper.md')]

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from pages import commands_of
+from doc_pages import commands_of
 from tiny_coco import REPO, environment, load_tool
 
 sys.path.insert(0, str(REPO / 'tools' / 'analysis'))

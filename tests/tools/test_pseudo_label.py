@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from doc_pages import commands_of
 from mmengine.config import Config
-from pages import commands_of
 from PIL import Image
 from rule_vlm import draw
 from tiny_coco import REPO, load_tool

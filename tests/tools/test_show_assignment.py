@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from doc_pages import commands_of
 from mmdet.models.task_modules import AnchorGenerator
 from mmdet.models.task_modules import ATSSAssigner as MMDetATSSAssigner
 from mmengine.config import Config
 from mmengine.structures import InstanceData
-from pages import commands_of
 from tiny_coco import REPO
 
 from atss_ext.datasets import ShapesSpec, write_coco

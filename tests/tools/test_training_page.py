@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from doc_pages import commands_of
 from mmengine.config import Config
-from pages import commands_of
 from tiny_coco import REPO
 
 LINES = commands_of('docs/training.md')

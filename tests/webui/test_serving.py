@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from doc_pages import commands_of
 from packaging.requirements import Requirement
-from pages import commands_of
 from ports import free_port
 from tiny_coco import REPO, load_tool
 from webui_client import get, port_of, stored_files, upload
