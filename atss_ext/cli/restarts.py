@@ -43,7 +43,7 @@ class Start:
 
     def recall(self, marker: Path) -> dict[str, Any] | None:
         """What an earlier start of this run noted; None where the note is another run's, or is not there."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, TypeError):
             content = json.loads(marker.read_bytes())
             if isinstance(content, dict) and content.get('run') == self.run:
                 return content if set(self.launchers) & set(content.get('launchers', ())) else None

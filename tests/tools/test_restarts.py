@@ -74,7 +74,7 @@ def test_a_checkpoint_that_is_gone_is_not_gone_on_from(tmp_path, start):
     assert not start('street')
 
 
-@pytest.mark.parametrize('content', ['', '[]', '{"run": "street"}', '{"run": "street", "launchers": 1'])
+@pytest.mark.parametrize('content', ['', '[]', '{"run": "street"}', '{"run": "street", "launchers": 1}'])
 def test_a_damaged_note_is_that_of_no_run(tmp_path, start, content):
     save(tmp_path, 'epoch_1.pth')
     (tmp_path / '.launch.json').write_text(content)
